@@ -1,7 +1,6 @@
 """The laptop's AWS as a child process: `with running(folder) as aws:` for tests, the demo and the benches."""
 
 import contextlib
-import os
 import signal
 import socket
 import subprocess
@@ -82,12 +81,9 @@ def start(
     port = port or free_port()
     command = [sys.executable, "-m", "localaws", "--port", str(port), "--state", str(state_folder)]
     command += ["--seconds-per-minute", str(seconds_per_minute), *(["--auth"] if auth else []), *options]
-    root = str(Path(__file__).resolve().parent.parent)
-    paths = os.pathsep.join(path for path in (root, os.environ.get("PYTHONPATH")) if path)
+    root = Path(__file__).resolve().parent.parent  # where `-m localaws` is found, installed or not
     with (state_folder / "server.log").open("ab") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env={**os.environ, "PYTHONPATH": paths}
-        )
+        process = subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
     server = LocalAws(port, state_folder, process)
     _wait_until_healthy(server)
     return server

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -46,14 +46,20 @@ def environment(settings: Settings) -> dict[str, str]:
 class LocalAws:
     """Our services put in place of ministack's, and the control endpoints under /_local/."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, inherited: Mapping[str, str]) -> None:
         from ministack import app as ministack
         from ministack.core import responses
 
+        from . import glue_jobs, schedules, workflows
         from .kinesis import KinesisEndpoint
 
-        self._settings = settings
         self._ministack = ministack.app
+        self._jobs = glue_jobs.GlueJobs(settings, inherited, time.time)
+        glue_jobs.install(self._jobs)
+        tasks = workflows.Workflows(settings)
+        workflows.install(tasks)
+        self._schedules = schedules.Schedules(tasks, time.time, settings.seconds_per_minute)
+        schedules.install(self._schedules, settings.seconds_per_minute)
         self._kinesis = KinesisEndpoint(
             settings.state_folder / "kinesis", time.time, enforce_limits=settings.enforce_kinesis_limits
         )
@@ -86,6 +92,14 @@ class LocalAws:
         await send({"type": "http.response.start", "status": status, "headers": lines})
         await send({"type": "http.response.body", "body": reply})
 
+    def end_children(self) -> None:
+        """End every process that was started here. They may still call the server, so it must be answering."""
+        from ministack.core import lambda_runtime
+
+        self._schedules.close()
+        self._jobs.close()
+        lambda_runtime.reset()
+
     def close(self) -> None:
         self._kinesis.close()
 
@@ -104,10 +118,10 @@ async def _serve(application: LocalAws, settings: Settings) -> None:
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
-    stopping = asyncio.Event()
+    told, stopping = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        loop.add_signal_handler(number, told.set)
     config = Config()
     config.bind = [f"127.0.0.1:{settings.port}"]
     config.accesslog = None
@@ -119,8 +133,11 @@ async def _serve(application: LocalAws, settings: Settings) -> None:
     config.keep_alive_max_requests = 10**9
     serving = asyncio.create_task(serve(application, config, shutdown_trigger=stopping.wait))  # type: ignore[arg-type]
     announcing = asyncio.create_task(_announce(settings))
-    await serving
+    await told.wait()
     announcing.cancel()
+    await asyncio.to_thread(application.end_children)
+    stopping.set()
+    await serving
 
 
 async def _announce(settings: Settings) -> None:
@@ -139,8 +156,9 @@ def run(settings: Settings) -> None:
     """Run the server in this process until it is told to stop."""
     settings.state_folder.mkdir(parents=True, exist_ok=True)
     (settings.state_folder / "services").mkdir(exist_ok=True)
+    inherited = dict(os.environ)
     os.environ.update(environment(settings))
-    application = LocalAws(settings)
+    application = LocalAws(settings, inherited)
     try:
         asyncio.run(_serve(application, settings))
     finally:
