@@ -33,6 +33,7 @@ class ShardLimits:
         self._write_records = Meter(SHARD_WRITE_RECORDS)
         self._read_bytes = Meter(SHARD_READ_BYTES)
         self._read_calls = Meter(SHARD_READ_CALLS)
+        self._unreadable_until = 0.0
 
     def write(self, size: int, now: float, where: str) -> None:
         """Count one record, or raise KinesisError when the shard has no room for it."""
@@ -43,9 +44,13 @@ class ShardLimits:
 
     def read(self, now: float, where: str) -> None:
         """Count one call, or raise KinesisError when there were too many, or what they returned was too much."""
-        if not (self._read_calls.has_room(1, now) and self._read_bytes.has_room(0, now)):
+        waits = now < self._unreadable_until or not self._read_bytes.has_room(0, now)
+        if waits or not self._read_calls.has_room(1, now):
             raise throttled(f"Rate exceeded for {where}.")
         self._read_calls.add(1)
 
-    def returned(self, size: int) -> None:
+    def returned(self, size: int, now: float) -> None:
+        """Count what a call gave: after more than a second's worth, the shard is closed until it is worked off."""
         self._read_bytes.add(size)
+        if size > SHARD_READ_BYTES:
+            self._unreadable_until = now + size / SHARD_READ_BYTES

@@ -418,7 +418,7 @@ def _page(stream: Stream, shard: Shard, start: int, limit: int, call: Call) -> R
         size += record.size
         following = record.counter + 1
         records.append(_shown(record, shard))
-    stream.limits[shard.number].returned(size)
+    stream.limits[shard.number].returned(size, call.now)
     waiting = log.oldest_arrival_from(following)
     reply: Reply = {
         "Records": records,
