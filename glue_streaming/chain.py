@@ -1,0 +1,110 @@
+"""The chain: what a block means to a lane. Pure, and driven by the simulation in the tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from glue_streaming import holes
+from glue_streaming.holes import Hole
+from schemas.position import Position
+
+
+@dataclass(frozen=True)
+class Lane:
+    """What a table has dealt with of one lane: everything up to `mark`, except its holes."""
+
+    name: str
+    mark: Position | None = None
+    holes: tuple[Hole, ...] = ()
+
+
+@dataclass(frozen=True)
+class Duplicate:
+    """Every row of the block is in the table, or accounted for: drop it."""
+
+
+@dataclass(frozen=True)
+class Load:
+    """The block continues the lane: load all its rows."""
+
+
+@dataclass(frozen=True)
+class Fill:
+    """The block lies where `hole` begins: load its rows in (hole.after, upto]."""
+
+    hole: Hole
+    upto: Position
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Positions (mark, upto] have not come: park the lane, read it again, and only then declare a hole."""
+
+    upto: Position
+
+
+Verdict = Duplicate | Load | Fill | Gap
+
+
+class BrokenChain(Exception):
+    """A block overlaps the mark, which cannot be: blocks are immutable once spooled. Stop and look."""
+
+
+def judge(lane: Lane, prev: Position | None, last: Position) -> Verdict:
+    """What to do with a block (prev, last] of the lane.
+
+    Holes come before the mark: a resent block is below the mark, and only this test lets it in. The same test serves
+    resend, replay and re-read.
+    """
+    hole = _fillable(lane.holes, prev, last)
+    if hole is not None:
+        return Fill(hole, min(last, hole.last))
+    mark = lane.mark
+    if mark is not None and last <= mark:
+        return Duplicate()
+    if _continues(mark, prev, last):
+        return Load()
+    if prev is None or (mark is not None and prev < mark):
+        raise BrokenChain(f"lane {lane.name}: block ({prev}, {last}] overlaps the mark {mark}")
+    return Gap(prev)
+
+
+def advance(lane: Lane, verdict: Verdict, last: Position) -> Lane:
+    """The lane after its verdict was carried out. A gap carries nothing out: see `declare`."""
+    match verdict:
+        case Load():
+            return Lane(lane.name, last, lane.holes)
+        case Fill(hole, upto):
+            return Lane(lane.name, lane.mark, holes.filled(lane.holes, hole, upto))
+        case _:
+            return lane
+
+
+def declare(lane: Lane, upto: Position, reason: str, at: str, where: str | None = None) -> Lane:
+    """The lane with (mark, upto] given up as a hole, and its mark moved past it."""
+    hole = Hole(lane.name, lane.mark if _same_era(lane.mark, upto) else None, upto, reason, at, where)
+    return Lane(lane.name, upto, holes.add(lane.holes, hole))
+
+
+def _fillable(open_holes: Sequence[Hole], prev: Position | None, last: Position) -> Hole | None:
+    for hole in open_holes:
+        starts_at_or_before = prev is None or (hole.after is not None and prev <= hole.after)
+        if starts_at_or_before and hole.last.era == last.era and hole.lowest < last and _below(prev, last, hole):
+            return hole
+    return None
+
+
+def _below(prev: Position | None, last: Position, hole: Hole) -> bool:
+    """A block that opens the lane (prev None) may only fill a hole that begins where it does, or was begun by it."""
+    return prev is not None or hole.after is None or hole.after < last
+
+
+def _continues(mark: Position | None, prev: Position | None, last: Position) -> bool:
+    if prev is None:
+        return mark is None or mark.era < last.era
+    return prev == mark
+
+
+def _same_era(mark: Position | None, upto: Position) -> bool:
+    return mark is not None and mark.era == upto.era

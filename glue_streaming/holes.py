@@ -1,0 +1,81 @@
+"""Holes: positions of a lane that are missing from a table for a stated reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from schemas.position import Position
+
+
+@dataclass(frozen=True)
+class Hole:
+    """The positions (after, last] of a lane. `after` None: from the lane's beginning in this era.
+
+    where: the S3 URI of the raw bytes, where there are any. opened_at: ISO time, UTC.
+    """
+
+    lane: str
+    after: Position | None
+    last: Position
+    reason: str
+    opened_at: str
+    where: str | None = None
+
+    @property
+    def lowest(self) -> Position:
+        """No position of the hole lies at or below this one (the origin of its era where nothing came before)."""
+        return self.after if self.after is not None else Position(self.last.era, 0, -1)
+
+
+def add(holes: Sequence[Hole], hole: Hole) -> tuple[Hole, ...]:
+    """The holes with one more. It is one with a hole that it continues, which keeps its time and adds the reason."""
+    for index, earlier in enumerate(holes):
+        if earlier.lane == hole.lane and earlier.last == hole.after:
+            reason = earlier.reason if hole.reason in earlier.reason else f"{earlier.reason}; {hole.reason}"
+            joined = replace(earlier, last=hole.last, reason=reason, where=_joined(earlier.where, hole.where))
+            return (*holes[:index], joined, *holes[index + 1 :])
+    return (*holes, hole)
+
+
+def filled(holes: Sequence[Hole], hole: Hole, upto: Position) -> tuple[Hole, ...]:
+    """The holes after the rows of `hole` up to `upto` were loaded: it shrinks from below, and at its end is gone."""
+    rest = () if upto >= hole.last else (replace(hole, after=upto),)
+    return tuple(part for earlier in holes for part in (rest if earlier == hole else (earlier,)))
+
+
+def of_lane(holes: Iterable[Hole], lane: str) -> tuple[Hole, ...]:
+    return tuple(hole for hole in holes if hole.lane == lane)
+
+
+def to_json(holes: Iterable[Hole]) -> list[dict[str, Any]]:
+    return [
+        {
+            "lane": hole.lane,
+            "after": None if hole.after is None else list(hole.after),
+            "last": list(hole.last),
+            "reason": hole.reason,
+            "opened_at": hole.opened_at,
+            "where": hole.where,
+        }
+        for hole in holes
+    ]
+
+
+def from_json(items: Iterable[dict[str, Any]]) -> tuple[Hole, ...]:
+    return tuple(
+        Hole(
+            lane=item["lane"],
+            after=None if item["after"] is None else Position.of(item["after"]),
+            last=Position.of(item["last"]),
+            reason=item["reason"],
+            opened_at=item["opened_at"],
+            where=item.get("where"),
+        )
+        for item in items
+    )
+
+
+def _joined(first: str | None, second: str | None) -> str | None:
+    return " ".join(part for part in (first, second) if part) or None

@@ -1,0 +1,215 @@
+"""What the properties of a lake table hold. Each property has one writer: the streaming job, or the fold."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+from glue_streaming import chain, holes
+from glue_streaming.holes import Hole
+from schemas.control import parse_snapshot_lane
+from schemas.position import ORIGIN, Line, Position
+
+EPOCH: Final = "headrace.epoch"
+MARKS: Final = "headrace.marks"
+HOLES: Final = "headrace.holes"
+SNAPSHOTS: Final = "headrace.snapshots"
+TOTALS: Final = "headrace.totals"
+FOLD_LINE: Final = "headrace.fold.line"
+ACTIVATED_THROUGH: Final = "headrace.fold.activated_through"
+FOLD_TOTALS: Final = "headrace.fold.totals"
+FOLDED_AT: Final = "headrace.fold.at"
+SOURCE: Final = "headrace.source"
+TABLE: Final = "headrace.table"
+KEY: Final = "headrace.key"
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The last position of a lane that the table has dealt with, and where its block lay in the stream."""
+
+    position: Position
+    shard: str
+    sequence: str
+
+
+@dataclass(frozen=True)
+class EndedGroup:
+    """A group of a snapshot that was read to its end; only this attempt's rows count."""
+
+    attempt: int
+    consistent_point: int
+    key_from: tuple[str, ...] | None
+    key_to: tuple[str, ...] | None
+    count: int
+
+
+@dataclass(frozen=True)
+class SnapshotState:
+    """A snapshot that was announced for the table: `low` bounds its consistent points from below."""
+
+    low: int
+    groups: int | None = None
+    ended: Mapping[int, EndedGroup] = field(default_factory=dict)
+    abandoned: bool = False
+    era: int = 1
+
+    @property
+    def complete(self) -> bool:
+        return not self.abandoned and self.groups is not None and len(self.ended) == self.groups
+
+    @property
+    def lowest(self) -> int:
+        """The lowest consistent point, or the bound where no group has ended."""
+        points = [group.consistent_point for group in self.ended.values()]
+        return min(points) if self.complete else min([self.low, *points])
+
+    @property
+    def highest(self) -> int:
+        """The highest consistent point of a complete snapshot."""
+        return max(group.consistent_point for group in self.ended.values())
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Running totals of what the streaming job has appended: never lowered, so that a tail is a difference."""
+
+    rows: int = 0
+    bytes: int = 0
+    files: int = 0
+
+    def plus(self, rows: int, size: int, files: int) -> Totals:
+        return Totals(self.rows + rows, self.bytes + size, self.files + files)
+
+
+@dataclass(frozen=True)
+class StreamState:
+    """What the streaming job keeps in the table."""
+
+    epoch: int = 0
+    marks: Mapping[str, Mark] = field(default_factory=dict)
+    holes: tuple[Hole, ...] = ()
+    snapshots: Mapping[int, SnapshotState] = field(default_factory=dict)
+    totals: Totals = field(default_factory=Totals)
+
+    def lane(self, name: str) -> chain.Lane:
+        mark = self.marks.get(name)
+        return chain.Lane(name, None if mark is None else mark.position, holes.of_lane(self.holes, name))
+
+    def with_lane(self, lane: chain.Lane, shard: str, sequence: str) -> StreamState:
+        """The state after a lane has moved; its block lay at (shard, sequence)."""
+        others = tuple(hole for hole in self.holes if hole.lane != lane.name)
+        marks = dict(self.marks)
+        if lane.mark is not None and (lane.name not in marks or marks[lane.name].position != lane.mark):
+            marks[lane.name] = Mark(lane.mark, shard, sequence)
+        return replace(self, marks=marks, holes=(*others, *lane.holes))
+
+    def without_snapshots_through(self, activated: int) -> StreamState:
+        """The state less the snapshots, and the marks of their lanes, that the fold has taken in."""
+        return replace(
+            self,
+            marks={lane: mark for lane, mark in self.marks.items() if not _of_snapshot(lane, activated)},
+            holes=tuple(hole for hole in self.holes if not _of_snapshot(hole.lane, activated)),
+            snapshots={number: state for number, state in self.snapshots.items() if number > activated},
+        )
+
+    def to_properties(self) -> dict[str, str]:
+        return {
+            EPOCH: str(self.epoch),
+            MARKS: _dump({lane: [*mark.position, mark.shard, mark.sequence] for lane, mark in self.marks.items()}),
+            HOLES: _dump(holes.to_json(self.holes)),
+            SNAPSHOTS: _dump({str(number): _snapshot_json(state) for number, state in self.snapshots.items()}),
+            TOTALS: _dump([self.totals.rows, self.totals.bytes, self.totals.files]),
+        }
+
+
+@dataclass(frozen=True)
+class FoldTotals:
+    """The fold's own totals: what it has taken of the log for good, and what each tier holds now."""
+
+    log_rows_taken: int = 0
+    log_bytes_taken: int = 0
+    delta_rows: int = 0
+    delta_bytes: int = 0
+    base_rows: int = 0
+    base_bytes: int = 0
+    history_rows: int = 0
+    history_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class FoldState:
+    """What the fold keeps in the table. line: delta, base and history hold only positions at or below it."""
+
+    line: Line = ORIGIN
+    activated_through: int = 0
+    totals: FoldTotals = field(default_factory=FoldTotals)
+    folded_at: str | None = None
+
+    def to_properties(self) -> dict[str, str]:
+        return {
+            FOLD_LINE: _dump(list(self.line)),
+            ACTIVATED_THROUGH: str(self.activated_through),
+            FOLD_TOTALS: _dump(vars(self.totals)),
+            **({} if self.folded_at is None else {FOLDED_AT: self.folded_at}),
+        }
+
+
+def stream_state(properties: Mapping[str, str]) -> StreamState:
+    """The streaming job's state in a table's properties (or in its parameters in the catalog)."""
+    marks = json.loads(properties.get(MARKS, "{}"))
+    return StreamState(
+        epoch=int(properties.get(EPOCH, 0)),
+        marks={lane: Mark(Position.of(mark[:3]), mark[3], mark[4]) for lane, mark in marks.items()},
+        holes=holes.from_json(json.loads(properties.get(HOLES, "[]"))),
+        snapshots={
+            int(number): _snapshot(item) for number, item in json.loads(properties.get(SNAPSHOTS, "{}")).items()
+        },
+        totals=Totals(*json.loads(properties.get(TOTALS, "[0,0,0]"))),
+    )
+
+
+def fold_state(properties: Mapping[str, str]) -> FoldState:
+    """The fold's state in a table's properties (or in its parameters in the catalog)."""
+    return FoldState(
+        line=Line(*json.loads(properties.get(FOLD_LINE, "[0,0]"))),
+        activated_through=int(properties.get(ACTIVATED_THROUGH, 0)),
+        totals=FoldTotals(**json.loads(properties.get(FOLD_TOTALS, "{}"))),
+        folded_at=properties.get(FOLDED_AT),
+    )
+
+
+def _of_snapshot(lane: str, through: int) -> bool:
+    parsed = parse_snapshot_lane(lane)
+    return parsed is not None and parsed[0] <= through
+
+
+def _dump(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _snapshot_json(state: SnapshotState) -> dict[str, Any]:
+    return {
+        "era": state.era,
+        "low": state.low,
+        "groups": state.groups,
+        "abandoned": state.abandoned,
+        "ended": {str(number): vars(group) for number, group in state.ended.items()},
+    }
+
+
+def _snapshot(item: dict[str, Any]) -> SnapshotState:
+    return SnapshotState(
+        low=item["low"],
+        groups=item["groups"],
+        ended={int(number): _group(group) for number, group in item["ended"].items()},
+        abandoned=item["abandoned"],
+        era=item["era"],
+    )
+
+
+def _group(item: dict[str, Any]) -> EndedGroup:
+    bounds = {name: None if item[name] is None else tuple(item[name]) for name in ("key_from", "key_to")}
+    return EndedGroup(**{**item, **bounds})
