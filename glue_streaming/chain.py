@@ -88,16 +88,13 @@ def declare(lane: Lane, upto: Position, reason: str, at: str, where: str | None 
 
 
 def _fillable(open_holes: Sequence[Hole], prev: Position | None, last: Position) -> Hole | None:
+    """The hole with prev <= after < last; None as prev or as after stands for the lane's beginning in the era."""
     for hole in open_holes:
-        starts_at_or_before = prev is None or (hole.after is not None and prev <= hole.after)
-        if starts_at_or_before and hole.last.era == last.era and hole.lowest < last and _below(prev, last, hole):
+        begins = prev is None or (hole.after is not None and prev <= hole.after)
+        reaches = last.era == hole.last.era and (hole.after is None or hole.after < last)
+        if begins and reaches:
             return hole
     return None
-
-
-def _below(prev: Position | None, last: Position, hole: Hole) -> bool:
-    """A block that opens the lane (prev None) may only fill a hole that begins where it does, or was begun by it."""
-    return prev is not None or hole.after is None or hole.after < last
 
 
 def _continues(mark: Position | None, prev: Position | None, last: Position) -> bool:

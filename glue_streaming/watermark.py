@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from glue_streaming.state import StreamState
 from schemas.control import Progress
-from schemas.position import Line, Position
+from schemas.position import ORIGIN, Line, Position
 
 
 @dataclass(frozen=True)
@@ -18,15 +18,15 @@ class Published:
     at: float
 
 
-def covers(progress: Progress, table: str, state: StreamState, above: int = 0) -> bool:
+def covers(progress: Progress, table: str, state: StreamState, above: Line = ORIGIN) -> bool:
     """Whether the table holds everything that the progress speaks of.
 
-    Every lane of its vector is at its mark, and no hole begins at or below `through`. Holes that end wholly below the
-    LSN `above` do not count: an activation with that lowest consistent point repairs them.
+    Every lane of its vector is at its mark, and no hole begins at or below `through`. Holes that end wholly below
+    `above` do not count: an activation with that lowest consistent point repairs them.
     """
     reached = all(_reached(state, end.lane, end.last) for end in progress.vector if end.table == table)
     return reached and not any(
-        _begins_within(hole.lowest, progress.line) and hole.last.lsn >= above
+        _begins_within(hole.lowest, progress.line) and (hole.last.era, hole.last.lsn) >= above
         for hole in state.holes
         if not hole.lane.startswith("s")
     )
@@ -41,7 +41,7 @@ def newest(progresses: Iterable[Progress], tables: Mapping[str, StreamState]) ->
     )
 
 
-def table_line(progresses: Iterable[Progress], table: str, state: StreamState, above: int = 0) -> Line | None:
+def table_line(progresses: Iterable[Progress], table: str, state: StreamState, above: Line = ORIGIN) -> Line | None:
     """L of the table: the newest progress that its marks cover and that lies below its first hole."""
     return max((p.line for p in progresses if covers(p, table, state, above)), default=None)
 
