@@ -39,7 +39,7 @@ def end_group(group: int, grace_seconds: float = _GROUP_GRACE_SECONDS) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(group, signal.SIGKILL)
             return
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
@@ -52,8 +52,8 @@ def born(process_id: int) -> str | None:
 
     A process id is given anew after its owner ended; id and birth together are one process for ever.
     """
-    shown = subprocess.run(["ps", "-o", "lstart=", "-p", str(process_id)], capture_output=True, text=True, check=False)
-    return shown.stdout.strip() or None
+    state, _, birth = _ps(["-o", "stat=,lstart=", "-p", str(process_id)]).strip().partition(" ")
+    return None if not state or _is_dead(state) else birth.strip()
 
 
 def end_leftover(process_id: int, birth: str) -> bool:
@@ -66,8 +66,14 @@ def end_leftover(process_id: int, birth: str) -> bool:
 
 
 def _group_lives(group: int) -> bool:
-    try:
-        os.killpg(group, 0)
-    except (ProcessLookupError, PermissionError):
-        return False
-    return True
+    members = (line.split() for line in _ps(["-A", "-o", "pgid=,stat="]).splitlines())
+    return any(int(found) == group and not _is_dead(state) for found, state in members)
+
+
+def _is_dead(state: str) -> bool:
+    """Ended, and kept by the system only because its parent has not asked how."""
+    return state.startswith("Z")
+
+
+def _ps(arguments: list[str]) -> str:
+    return subprocess.run(["ps", *arguments], capture_output=True, text=True, check=False).stdout

@@ -1,6 +1,7 @@
 """The laptop's AWS as a child process: `with running(folder) as aws:` for tests, the demo and the benches."""
 
 import contextlib
+import json
 import signal
 import socket
 import subprocess
@@ -116,10 +117,12 @@ def _wait_until_healthy(server: LocalAws) -> None:
     deadline = time.monotonic() + START_SECONDS
     while server.process.poll() is None and time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{server.endpoint}/_local/health", timeout=2):
-                return
-        except OSError:
-            time.sleep(0.05)
+            with urllib.request.urlopen(f"{server.endpoint}/_local/health", timeout=2) as reply:
+                if json.load(reply)["pid"] == server.process.pid:
+                    return
+        except (OSError, ValueError):
+            pass
+        time.sleep(0.05)
     server.kill()
     log = server.log_path.read_text(errors="replace")[-2000:]
     raise RuntimeError(f"the laptop's AWS did not start on port {server.port}; the end of its log:\n{log}")

@@ -50,7 +50,7 @@ class LocalAws:
         from ministack import app as ministack
         from ministack.core import responses
 
-        from . import glue_jobs, schedules, workflows
+        from . import functions, glue_jobs, schedules, workflows
         from .kinesis import KinesisEndpoint
 
         self._ministack = ministack.app
@@ -58,6 +58,7 @@ class LocalAws:
         glue_jobs.install(self._jobs)
         tasks = workflows.Workflows(settings)
         workflows.install(tasks)
+        functions.install()
         self._schedules = schedules.Schedules(tasks, time.time, settings.seconds_per_minute)
         schedules.install(self._schedules, settings.seconds_per_minute)
         self._kinesis = KinesisEndpoint(
@@ -82,7 +83,11 @@ class LocalAws:
         path = scope["path"].removeprefix(_CONTROL)
         body = await _body(receive)
         if path == "health":
-            status, headers, reply = 200, {"Content-Type": "application/json"}, orjson.dumps({"status": "ok"})
+            status, headers, reply = (
+                200,
+                {"Content-Type": "application/json"},
+                orjson.dumps({"status": "ok", "pid": os.getpid()}),
+            )
         elif path.startswith("kinesis/"):
             status, headers, reply = self._kinesis.control(scope["method"], path.removeprefix("kinesis/"), body)
         else:
@@ -133,10 +138,13 @@ async def _serve(application: LocalAws, settings: Settings) -> None:
     config.keep_alive_max_requests = 10**9
     serving = asyncio.create_task(serve(application, config, shutdown_trigger=stopping.wait))  # type: ignore[arg-type]
     announcing = asyncio.create_task(_announce(settings))
-    await told.wait()
+    waiting = asyncio.create_task(told.wait())
+    await asyncio.wait([waiting, serving], return_when=asyncio.FIRST_COMPLETED)
     announcing.cancel()
-    await asyncio.to_thread(application.end_children)
-    stopping.set()
+    waiting.cancel()
+    if not serving.done():  # what ends may still call the server
+        await asyncio.to_thread(application.end_children)
+        stopping.set()
     await serving
 
 

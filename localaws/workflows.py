@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from . import roles
+from . import path_filters, roles
 from .settings import Settings
 
 Task = Callable[["Workflows", "Circumstances", Any, bool], Any]
@@ -319,6 +319,15 @@ def install(workflows: Workflows) -> None:
         if execution["status"] == "RUNNING":  # one that was stopped stays ABORTED
             fail_execution(execution, error, cause)
 
+    plain_path = stepfunctions._resolve_path
+
+    def resolve_path(path: str, data: Any) -> Any:
+        try:
+            return path_filters.resolve(path, data, plain_path)
+        except ValueError as error:
+            raise failure("States.Runtime", str(error)) from error
+
+    stepfunctions._resolve_path = resolve_path
     stepfunctions._execute_task = execute
     stepfunctions._fail_execution = fail
     stepfunctions._invoke_resource = invoke
