@@ -20,7 +20,7 @@ _COUNTER, _ARRIVAL, _END, _KEY = range(_ENTRY)
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One stored record. `counter` orders the records of a stream."""
+    """One stored record. `counter` orders the records of a stream; `data` is kept as it is given."""
 
     counter: int
     arrival_millis: int

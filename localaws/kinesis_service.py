@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import kinesis_data
 from .kinesis_errors import KinesisError, invalid, malformed, not_found
 from .kinesis_faults import Fault, Faults
 from .kinesis_log import Record
@@ -57,6 +58,7 @@ class Entry:
     shard: Shard
     partition_key: bytes
     data: bytes
+    size: int  # of key and decoded data
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,7 @@ class Kinesis:
         if not 1 <= len(records) <= MAX_RECORDS_PER_REQUEST:
             raise malformed(f"Records must hold 1 to {MAX_RECORDS_PER_REQUEST} entries, holds {len(records)}")
         entries = [self._entry(stream, record) for record in records]
-        if sum(len(entry.data) + len(entry.partition_key) for entry in entries) > MAX_REQUEST_BYTES:
+        if sum(entry.size for entry in entries) > MAX_REQUEST_BYTES:
             raise invalid(f"Records size exceeds {MAX_REQUEST_BYTES} bytes")
         refusals = [self._refusal(stream, entry, call) for entry in entries]
         accepted = [entry for entry, refusal in zip(entries, refusals, strict=True) if refusal is None]
@@ -363,25 +365,19 @@ class Kinesis:
         partition_key = request["PartitionKey"]
         if not 1 <= len(partition_key) <= MAX_PARTITION_KEY_CHARACTERS:
             raise malformed(f"PartitionKey must have 1 to {MAX_PARTITION_KEY_CHARACTERS} characters")
-        try:
-            data = binascii.a2b_base64(request["Data"], strict_mode=True)
-        except binascii.Error as error:
-            raise KinesisError("SerializationException", f"Data is not base64: {error}") from None
+        data = kinesis_data.checked(request["Data"])
         raw_key = partition_key.encode()
-        limit = stream.state.max_record_kib * 1024
-        if len(data) + len(raw_key) > limit:
-            raise malformed(
-                f"A record with its partition key has {len(data) + len(raw_key)} bytes; {limit} are allowed"
-            )
+        size, limit = kinesis_data.size(data) + len(raw_key), stream.state.max_record_kib * 1024
+        if size > limit:
+            raise malformed(f"A record with its partition key has {size} bytes; {limit} are allowed")
         key = hash_key(partition_key, request.get("ExplicitHashKey"))
         if stream.state.distribution == "AUTO":
-            return Entry(self._dice.choice(stream.map.open_shards), raw_key, data)
-        return Entry(stream.map.route(key), raw_key, data)
+            return Entry(self._dice.choice(stream.map.open_shards), raw_key, data, size)
+        return Entry(stream.map.route(key), raw_key, data, size)
 
     def _count_write(self, stream: Stream, entry: Entry, call: Call) -> None:
         if self.enforce_limits:
-            size = len(entry.data) + len(entry.partition_key)
-            stream.limits[entry.shard.number].write(size, call.now, _where(stream, entry.shard))
+            stream.limits[entry.shard.number].write(entry.size, call.now, _where(stream, entry.shard))
 
     def _refusal(self, stream: Stream, entry: Entry, call: Call) -> KinesisError | None:
         if call.fault and self.faults.entry_fails(call.fault):
@@ -413,9 +409,10 @@ def _page(stream: Stream, shard: Shard, start: int, limit: int, call: Call) -> R
     size, following = 0, start
     log = stream.logs[shard.number]
     for record in log.read_from(start):
-        if len(records) >= limit or (records and size + record.size > MAX_BYTES_PER_READ):
+        record_size = len(record.partition_key) + kinesis_data.size(record.data)
+        if len(records) >= limit or (records and size + record_size > MAX_BYTES_PER_READ):
             break
-        size += record.size
+        size += record_size
         following = record.counter + 1
         records.append(_shown(record, shard))
     stream.limits[shard.number].returned(size, call.now)
@@ -436,7 +433,7 @@ def _shown(record: Record, shard: Shard) -> Reply:
     return {
         "SequenceNumber": sequence_number(record.counter, shard.number),
         "ApproximateArrivalTimestamp": record.arrival_millis / 1000,
-        "Data": base64.b64encode(record.data).decode(),
+        "Data": record.data.decode("ascii"),
         "PartitionKey": record.partition_key.decode(),
     }
 

@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from localaws import kinesis_data
 from localaws.kinesis_errors import KinesisError
 from localaws.kinesis_faults import Fault
 from localaws.kinesis_service import Call, Kinesis
@@ -280,6 +283,18 @@ def test_record_limit_counts_the_partition_key(client: Client) -> None:
     assert refused(client, "PutRecord", StreamName="s", **large) == "ValidationException"
     client("UpdateMaxRecordSize", StreamARN="arn:aws:kinesis:us-east-1:000000000000:stream/s", MaxRecordSizeInKiB=2048)
     client("PutRecord", StreamName="s", **large)
+
+
+@pytest.mark.parametrize("text", ["a", "ab=c", "abc\n", "====", "a===", "ab*=", "abé=", "YQ==="])
+def test_data_that_is_not_base64_is_refused(client: Client, text: str) -> None:
+    assert refused(client, "PutRecord", StreamName="s", Data=text, PartitionKey="k") == "SerializationException"
+
+
+@given(st.binary(max_size=50))
+def test_size_of_data_is_that_of_its_bytes(data: bytes) -> None:
+    """Limits count what the client sent, though it is kept as base64."""
+    kept = kinesis_data.checked(base64.b64encode(data).decode())
+    assert kinesis_data.size(kept) == len(data)
 
 
 def test_request_limits(client: Client) -> None:
