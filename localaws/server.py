@@ -50,7 +50,7 @@ class LocalAws:
         from ministack import app as ministack
         from ministack.core import responses
 
-        from . import functions, glue_jobs, schedules, workflows
+        from . import functions, glue_jobs, object_ranges, schedules, workflows
         from .kinesis import KinesisEndpoint
 
         self._ministack = ministack.app
@@ -59,6 +59,7 @@ class LocalAws:
         tasks = workflows.Workflows(settings)
         workflows.install(tasks)
         functions.install()
+        object_ranges.install()
         self._schedules = schedules.Schedules(tasks, time.time, settings.seconds_per_minute)
         schedules.install(self._schedules, settings.seconds_per_minute)
         self._kinesis = KinesisEndpoint(

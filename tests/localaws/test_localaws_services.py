@@ -75,13 +75,18 @@ def test_put_of_an_object_that_exists_can_be_refused(aws: LocalAws, bucket: str)
     assert s3.get_object(Bucket=bucket, Key="once")["Body"].read() == b"1"
 
 
-def test_ranged_get(aws: LocalAws, bucket: str) -> None:
-    """From a byte to a byte, and the last bytes, as Parquet readers ask."""
+@pytest.mark.parametrize("size", [10, 2**20])
+def test_ranged_get(aws: LocalAws, bucket: str, size: int) -> None:
+    """From a byte to a byte, and the last bytes, as Parquet readers ask; of small objects and of large ones."""
     s3 = aws.client("s3")
-    s3.put_object(Bucket=bucket, Key="ranged", Body=b"0123456789")
-    for asked, given in (("bytes=2-4", b"234"), ("bytes=-3", b"789"), ("bytes=8-", b"89")):
+    s3.put_object(Bucket=bucket, Key="ranged", Body=b"01234" + b"-" * (size - 10) + b"56789")
+    for asked, given in (("bytes=2-4", b"234"), ("bytes=-3", b"789"), (f"bytes={size - 2}-", b"89")):
         reply = s3.get_object(Bucket=bucket, Key="ranged", Range=asked)
         assert (reply["Body"].read(), reply["ResponseMetadata"]["HTTPStatusCode"]) == (given, 206)
+    with pytest.raises(ClientError) as caught:
+        s3.get_object(Bucket=bucket, Key="ranged", Range=f"bytes={size}-")
+    assert code(caught) == "InvalidRange"
+    assert len(s3.get_object(Bucket=bucket, Key="ranged")["Body"].read()) == size
 
 
 def test_multipart_upload(aws: LocalAws, bucket: str) -> None:
