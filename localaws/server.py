@@ -73,6 +73,8 @@ class LocalAws:
             return await self._kinesis.handle(headers, body, account, region)
 
         ministack.SERVICE_HANDLERS["kinesis"] = kinesis
+        self._athena = LazyAthena(settings)
+        ministack.SERVICE_HANDLERS["athena"] = self._athena.handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"].startswith(_CONTROL):
@@ -107,7 +109,40 @@ class LocalAws:
         lambda_runtime.reset()
 
     def close(self) -> None:
+        self._athena.close()
         self._kinesis.close()
+
+
+class LazyAthena:
+    """Athena, loaded by its first request: the engine's libraries would double the time that a start takes."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._spill_folder = settings.state_folder / "athena"
+        self._loading = asyncio.Lock()
+        self._service: Any = None
+
+    async def handle(
+        self, method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]
+    ) -> tuple[int, dict[str, str], bytes]:
+        from ministack.services import athena
+
+        async with self._loading:
+            if self._service is None:
+                self._service = await asyncio.to_thread(self._load)
+        answer: tuple[int, dict[str, str], bytes] = await athena.handle_request(method, path, headers, body, query)
+        return answer
+
+    def _load(self) -> Any:
+        from ministack.services import athena as ministack_athena
+
+        from . import athena
+
+        self._spill_folder.mkdir(exist_ok=True)
+        return athena.install(ministack_athena, athena.AthenaSettings(spill_folder=self._spill_folder))
+
+    def close(self) -> None:
+        if self._service is not None:
+            self._service.close()
 
 
 async def _body(receive: Receive) -> bytes:
