@@ -1,0 +1,52 @@
+"""Clients, the Iceberg catalog and file access, made once from the environment.
+
+boto3 reads AWS_ENDPOINT_URL, region and credentials by itself; PyIceberg and its S3 access are given the same ones.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from typing import Any
+
+import boto3
+from pyiceberg.catalog.glue import GlueCatalog
+from pyiceberg.io import FileIO
+from pyiceberg.io.pyarrow import PyArrowFileIO
+
+
+class Aws:
+    """The AWS of this process. Clients of boto3 are thread-safe and shared."""
+
+    def __init__(self, endpoint: str | None = None, region: str | None = None) -> None:
+        self.endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
+        self.region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+        self._clients: dict[str, Any] = {}
+
+    def client(self, service: str) -> Any:
+        if service not in self._clients:
+            self._clients[service] = boto3.client(service, endpoint_url=self.endpoint, region_name=self.region)
+        return self._clients[service]
+
+    @cached_property
+    def io(self) -> FileIO:
+        return PyArrowFileIO(self._properties())
+
+    @cached_property
+    def catalog(self) -> GlueCatalog:
+        return GlueCatalog("lake", client=self.client("glue"), **self._properties())
+
+    def _properties(self) -> dict[str, str]:
+        """PyIceberg's names. Without an endpoint (on AWS) its S3 access finds role credentials by itself."""
+        properties = {"s3.region": self.region}
+        if self.endpoint:
+            credentials = boto3.Session().get_credentials()
+            frozen = credentials.get_frozen_credentials() if credentials else None
+            properties["s3.endpoint"] = self.endpoint
+            properties["s3.force-virtual-addressing"] = "false"
+            if frozen is not None:
+                properties["s3.access-key-id"] = frozen.access_key
+                properties["s3.secret-access-key"] = frozen.secret_key
+                if frozen.token:
+                    properties["s3.session-token"] = frozen.token
+        return properties

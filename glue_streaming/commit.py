@@ -1,0 +1,202 @@
+"""Commits to lake tables: files and properties in one step, behind a fence, or not at all.
+
+This is the one module that uses private parts of PyIceberg (0.12, pinned). Two things are not PyIceberg's own way:
+
+- The fence. PyIceberg's retry re-applies staged properties to whatever it finds, so a stale writer would move marks
+  back. Here the properties that one writer owns are compared with the refreshed table before the first attempt and
+  inside every retry.
+- No cleaning up. PyIceberg deletes the manifests of a commit that it believes to have failed; where the catalog's
+  answer was lost, that commit may be the live one. Left-over files are removed as orphans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from pyiceberg.catalog import Catalog
+from pyiceberg.exceptions import ValidationException
+from pyiceberg.io import FileIO
+from pyiceberg.manifest import DataFile
+from pyiceberg.table import Table, Transaction
+from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles
+
+from glue_streaming.errors import CommitUnknown, StaleWriter
+from glue_streaming.state import FoldState, StreamState, fold_state, stream_state
+
+Fence = Callable[[Mapping[str, str]], None]
+"""Raises StaleWriter where the properties of the refreshed table forbid the commit."""
+
+
+class _Append(_FastAppendFiles):
+    """An append that the fence may refuse, also inside a retry."""
+
+    def __init__(self, transaction: Transaction, io: FileIO, summary: Mapping[str, str], fence: Fence) -> None:
+        super().__init__(Operation.APPEND, transaction, io, snapshot_properties=dict(summary))
+        self._fence = fence
+
+    def _validate_concurrency(self) -> None:
+        self._fence(self._transaction._table.metadata.properties)
+
+    def _cleanup_uncommitted(self) -> None:
+        """Nothing is deleted: see the module."""
+
+    def _clean_all_uncommitted(self) -> None:
+        """Nothing is deleted: see the module."""
+
+
+class _Replace(_OverwriteFiles):
+    """A replacement of files that the fence may refuse; appends that race it do not disturb it."""
+
+    def __init__(self, transaction: Transaction, io: FileIO, summary: Mapping[str, str], fence: Fence) -> None:
+        super().__init__(Operation.OVERWRITE, transaction, io, snapshot_properties=dict(summary))
+        self._fence = fence
+
+    def _validate_concurrency(self) -> None:
+        self._fence(self._transaction._table.metadata.properties)
+        super()._validate_concurrency()
+
+    def _cleanup_uncommitted(self) -> None:
+        """Nothing is deleted: see the module."""
+
+    def _clean_all_uncommitted(self) -> None:
+        """Nothing is deleted: see the module."""
+
+
+def append(
+    table: Table,
+    files: Sequence[DataFile],
+    *,
+    expected: StreamState,
+    new: StreamState,
+    summary: Mapping[str, str] | None = None,
+) -> bool:
+    """The streaming job's commit: files, marks, holes and totals in one. False where nothing was to be done.
+
+    Idempotent for its marks: after an unknown outcome the table is loaded again and its marks are compared.
+    Raises StaleWriter (another writer moved the marks, or has a newer epoch: stop) or CommitUnknown (the catalog could
+    not be asked: start again from the table's marks).
+    """
+    if not files and new.to_properties() == expected.to_properties():
+        return False
+    fence = _StreamFence(expected, new.epoch)
+
+    def stage(transaction: Transaction) -> None:
+        producer = _Append(transaction, table.io, summary or {}, fence)
+        for file in files:
+            producer.append_data_file(file)
+        producer.commit()
+
+    return _commit(table, fence, new.to_properties(), stage)
+
+
+def replace(
+    catalog: Catalog,
+    identifier: str,
+    *,
+    remove: Sequence[DataFile],
+    add: Sequence[DataFile],
+    expected: FoldState,
+    new: FoldState,
+    summary: Mapping[str, str] | None = None,
+    drop_tags: Sequence[str] = (),
+    tag_replaced: str | None = None,
+    tag_age_seconds: float = 7_200,
+) -> None:
+    """The fold's commit: exactly the files it read go, what it wrote comes, and F moves, in one.
+
+    tag_replaced names a tag on the state that is replaced, which keeps it readable for `tag_age_seconds`; it is set
+    before the commit, and drop_tags go after it (a retry inside PyIceberg forgets tags that are staged with files).
+    Raises StaleWriter (another fold moved F, or removed a file of `remove`) or CommitUnknown.
+    """
+    table = catalog.load_table(identifier)
+    if tag_replaced is not None:
+        _tag_current(table, tag_replaced, int(tag_age_seconds * 1000))
+    fence = _FoldFence(expected)
+
+    def stage(transaction: Transaction) -> None:
+        producer = _Replace(transaction, table.io, summary or {}, fence)
+        for file in remove:
+            producer.delete_data_file(file)
+        for file in add:
+            producer.append_data_file(file)
+        producer.commit()
+
+    _commit(table, fence, new.to_properties(), stage)
+    drop(table, drop_tags)
+
+
+def drop(table: Table, tags: Sequence[str]) -> None:
+    """Drops those of the tags that there are."""
+    table.refresh()
+    present = [tag for tag in tags if tag in table.metadata.refs]
+    if present:
+        with table.manage_snapshots() as snapshots:
+            for tag in present:
+                snapshots.remove_tag(tag)
+
+
+@dataclass(frozen=True)
+class _StreamFence:
+    """The streaming job's: no newer epoch, and the marks and holes as this writer left them."""
+
+    expected: StreamState
+    epoch: int
+
+    def __call__(self, properties: Mapping[str, str]) -> None:
+        found = stream_state(properties)
+        if found.epoch > self.epoch:
+            raise StaleWriter(f"the table's writer epoch is {found.epoch}, ours is {self.epoch}: another job took over")
+        if (found.marks, found.holes) != (dict(self.expected.marks), self.expected.holes):
+            raise StaleWriter("the table's marks or holes are not the ones this job left: another writer moved them")
+
+
+@dataclass(frozen=True)
+class _FoldFence:
+    """The fold's: F and the activated snapshot as they were when it began."""
+
+    expected: FoldState
+
+    def __call__(self, properties: Mapping[str, str]) -> None:
+        found = fold_state(properties)
+        if (found.line, found.activated_through) != (self.expected.line, self.expected.activated_through):
+            raise StaleWriter(
+                f"the fold line is {found.line}, this fold began at {self.expected.line}: another fold ran"
+            )
+
+
+def _commit(table: Table, fence: Fence, properties: dict[str, str], stage: Callable[[Transaction], None]) -> bool:
+    """One transaction of files and properties; on any failure the table is asked whether it is there all the same."""
+    table.refresh()
+    fence(table.metadata.properties)
+    transaction = table.transaction()
+    transaction.set_properties(properties)
+    try:
+        stage(transaction)
+        transaction.commit_transaction()
+    except Exception as error:
+        if _landed(table, properties, error):
+            return True
+        if isinstance(error, ValidationException):
+            raise StaleWriter(f"{'.'.join(table.name())}: {error}") from error
+        raise
+    return True
+
+
+def _landed(table: Table, properties: Mapping[str, str], error: Exception) -> bool:
+    """Whether the table holds exactly the properties of the failed commit. Raises CommitUnknown if it cannot be asked.
+
+    A client retries an UpdateTable whose success was lost and then reports a conflict, so a refusal proves nothing.
+    """
+    try:
+        table.refresh()
+    except Exception as unreachable:
+        raise CommitUnknown(f"{'.'.join(table.name())}: the outcome of a commit is unknown: {unreachable}") from error
+    return all(table.metadata.properties.get(name) == value for name, value in properties.items())
+
+
+def _tag_current(table: Table, tag: str, age_ms: int) -> None:
+    current = table.current_snapshot()
+    if current is not None and tag not in table.metadata.refs:
+        table.manage_snapshots().create_tag(current.snapshot_id, tag, max_ref_age_ms=age_ms).commit()
