@@ -150,8 +150,7 @@ class Spool:
         self.arrival = threading.Condition()
         if self.meta("spool") is None:
             self.note(spool=uuid.uuid4().hex)
-        self.discarded = self._discard_tail()
-        self._load()
+        self.discard_tail()
 
     def close(self) -> None:
         with self._lock:
@@ -225,6 +224,14 @@ class Spool:
             self._counts["spooled_changes"] += sum(block.count for block in blocks)
             self._counts["spooled_blocks"] += len(blocks)
         failpoints.reach("spool.after_commit")
+
+    def discard_tail(self) -> int:
+        """Drop blocks of a transaction whose Commit was not spooled: it will be captured again, whole."""
+        with self._lock:
+            (count,) = self._durable.execute("SELECT count(*) FROM blocks WHERE state = 0").fetchone()
+            self._write(lambda db: db.execute("DELETE FROM blocks WHERE state = 0"))
+            self._count_stored()
+        return int(count)
 
     def append_snapshot(
         self, blocks: Sequence[PackedBlock], *, ends: int | None = None, schemas: Iterable[TableSchema] = ()
@@ -398,20 +405,12 @@ class Spool:
         except sqlite3.Error as error:
             raise SpoolBroken(f"the spool cannot be written: {error}; nothing was confirmed to the source") from error
 
-    def _discard_tail(self) -> int:
-        """Blocks of a transaction whose Commit was never spooled: it will be captured again, whole."""
-        with self._lock:
-            (count,) = self._durable.execute("SELECT count(*) FROM blocks WHERE state = 0").fetchone()
-            self._write(lambda db: db.execute("DELETE FROM blocks WHERE state = 0"))
-        return int(count)
-
-    def _load(self) -> None:
+    def _count_stored(self) -> None:
         rows = self._durable.execute(
             "SELECT tbl, lane, count(*), sum(size) FROM blocks WHERE state IN (1, 3) GROUP BY tbl, lane"
-        )
-        for table, lane, count, size in rows.fetchall():
-            self._queued[Lane(table, lane)] = count
-            self._counts["pending_bytes"] += size
+        ).fetchall()
+        self._queued = Counter({Lane(table, lane): count for table, lane, count, _ in rows})
+        self._counts["pending_bytes"] = sum(size for *_, size in rows)
         (total,) = self._durable.execute("SELECT coalesce(sum(size), 0) FROM blocks").fetchone()
         self._counts["spool_bytes"] = total
 
