@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 _GROUP_GRACE_SECONDS = 3.0
@@ -52,8 +53,8 @@ def born(process_id: int) -> str | None:
 
     A process id is given anew after its owner ended; id and birth together are one process for ever.
     """
-    state, _, birth = _ps(["-o", "stat=,lstart=", "-p", str(process_id)]).strip().partition(" ")
-    return None if not state or _is_dead(state) else birth.strip()
+    found = next((process for process in _processes() if process.id == process_id), None)
+    return found.born if found else None
 
 
 def end_leftover(process_id: int, birth: str) -> bool:
@@ -66,14 +67,35 @@ def end_leftover(process_id: int, birth: str) -> bool:
 
 
 def _group_lives(group: int) -> bool:
-    members = (line.split() for line in _ps(["-A", "-o", "pgid=,stat="]).splitlines())
-    return any(int(found) == group and not _is_dead(state) for found, state in members)
+    return any(process.group == group for process in _processes())
 
 
-def _is_dead(state: str) -> bool:
-    """Ended, and kept by the system only because its parent has not asked how."""
-    return state.startswith("Z")
+@dataclass(frozen=True, slots=True)
+class _Process:
+    id: int
+    group: int
+    born: str
 
 
-def _ps(arguments: list[str]) -> str:
-    return subprocess.run(["ps", *arguments], capture_output=True, text=True, check=False).stdout
+def _processes() -> Iterator[_Process]:
+    """Every living process. One that has ended, and that its parent has not asked for yet, lives no more."""
+    return _from_proc() if Path("/proc/self/stat").exists() else _from_ps()
+
+
+def _from_proc() -> Iterator[_Process]:
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The command's name stands in parentheses, and may hold spaces and parentheses itself.
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if fields[0] not in "ZX":
+            yield _Process(int(path.parent.name), int(fields[2]), fields[19])
+
+
+def _from_ps() -> Iterator[_Process]:
+    shown = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat=,lstart="], capture_output=True, text=True, check=False)
+    for line in shown.stdout.splitlines():
+        process_id, group, state, birth = line.split(maxsplit=3)
+        if not state.startswith("Z"):
+            yield _Process(int(process_id), int(group), birth.strip())

@@ -1,7 +1,6 @@
 """A Glue job run as a value: its states, its command line, and what the API shows of it. Pure."""
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -99,12 +98,6 @@ def submit_arguments(arguments: Mapping[str, str]) -> str | None:
     """PYSPARK_SUBMIT_ARGS for Glue's `--conf`, whose value holds further `--conf` words after the first."""
     settings = arguments.get("--conf")
     return f"--conf {settings} pyspark-shell" if settings else None
-
-
-def spark_settings(arguments: Mapping[str, str]) -> dict[str, str]:
-    """The Spark settings in Glue's `--conf`, by name."""
-    words = [word for word in shlex.split(arguments.get("--conf", "")) if word != "--conf"]
-    return dict(word.partition("=")[::2] for word in words)
 
 
 def timeout_minutes(job: Mapping[str, Any], request: Mapping[str, Any]) -> int:

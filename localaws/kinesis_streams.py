@@ -2,14 +2,13 @@
 
 import json
 import shutil
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from .kinesis_errors import KinesisError, not_found
 from .kinesis_limits import ShardLimits
-from .kinesis_log import Record, ShardLog
-from .kinesis_shards import Shard, ShardMap, sequence_number
+from .kinesis_log import ShardLog
+from .kinesis_shards import Shard, ShardMap
 
 MILLIS_PER_HOUR = 3_600_000
 
@@ -74,9 +73,6 @@ class Stream:
         self._counter = max(self._counter + 1, int(now * 1_000_000))
         return self._counter
 
-    def append(self, shard: Shard, records: Sequence[Record]) -> None:
-        self.logs[shard.number].append(records)
-
     def shard(self, shard_id: str) -> Shard:
         found = self.map.find(shard_id)
         if found is None:
@@ -106,9 +102,6 @@ class Stream:
         shards = self.map.without_expired(before_millis)
         if shards is not self.map:
             self.reshape(shards)
-
-    def describe_sequence(self, counter: int, shard: Shard) -> str:
-        return sequence_number(counter, shard.number)
 
     def close(self) -> None:
         for log in self.logs.values():

@@ -209,5 +209,12 @@ def test_process_of_another_birth_is_left_alone() -> None:
     assert child_process.end_leftover(os.getpid(), "Mon Jan  1 00:00:00 2001") is False
 
 
+def test_process_table_and_ps_agree() -> None:
+    """Where there is no /proc, ps is asked: the same processes in the same groups."""
+    if Path("/proc/self/stat").exists():
+        tables = [{p.id: p.group for p in table()} for table in (child_process._from_proc, child_process._from_ps)]
+        assert tables[0][os.getpid()] == tables[1][os.getpid()] == os.getpgid(0)
+
+
 def _role(glue: Any, job: Job) -> str:
     return str(glue.get_job(JobName=job.name)["Job"]["Role"])
