@@ -9,8 +9,10 @@ FoldError
 
 from __future__ import annotations
 
+from glue_streaming.errors import GlueStreamingError
 
-class FoldError(Exception):
+
+class FoldError(GlueStreamingError):
     """Base of what a fold of one table may fail with."""
 
 

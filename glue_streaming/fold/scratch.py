@@ -78,7 +78,8 @@ class Scratch:
 
     def batches(self, sql: str, rows_per_batch: int = 65_536) -> Iterable[pa.RecordBatch]:
         """A query's rows, in the types of DuckDB's Arrow export."""
-        return self._connection.sql(sql).to_arrow_reader(rows_per_batch)
+        reader: Iterable[pa.RecordBatch] = self._connection.sql(sql).to_arrow_reader(rows_per_batch)
+        return reader
 
     def take(self, line: Line) -> Position | None:
         """Makes `taken`, the log's rows at or below the line, and `changes`. Returns their last truncate's position."""

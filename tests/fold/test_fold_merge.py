@@ -20,10 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from glue_streaming import view_sql
-from glue_streaming.fold.errors import SnapshotUnusable
 from glue_streaming.fold.scratch import TIERS, Outputs, Scratch
 from glue_streaming.fold.shape import METADATA_COLUMNS, Shape, ShapeColumn
-from glue_streaming.state import EndedGroup, SnapshotState
+from glue_streaming.state import SnapshotState
 from schemas.position import Line, Position
 
 START = datetime(2026, 1, 1)

@@ -1,0 +1,218 @@
+"""Folds of real Iceberg tables in the Glue catalog, read back through Athena."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from glue_streaming import commit, fold_job, views
+from glue_streaming.fold import run
+from glue_streaming.fold.plan import FoldSettings
+from glue_streaming.plan_lambda import handler, read_cut
+from glue_streaming.state import stream_state
+from schemas.position import Line
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+SETTINGS = FoldSettings(max_age_seconds=0, horizon_seconds=5)
+
+
+def fold(lake: Any, kind: str = "auto", settings: FoldSettings = SETTINGS) -> run.Folded | None:
+    cut = read_cut(lake.aws.client("glue"), lake.source)
+    return run.fold_table(lake.aws.catalog, lake.source, lake.table, cut, kind, settings, NOW)
+
+
+def activated(lake: Any, complete_snapshot: Any) -> Any:
+    """A table with two snapshot groups, at 10 and 14, and a change between them and behind them, activated at 20."""
+    staged = [lake.row("r", 9, n, "staged", id=n, name=f"n{n}", amount=Decimal(n)) for n in range(3)]
+    staged += [lake.row("r", 13, n, "staged", id=10 + n, name=f"n{10 + n}") for n in range(2)]
+    lake.append(staged)
+    lake.append(
+        [lake.row("u", 12, id=1, name="one"), lake.row("d", 12, 1, id=10), lake.row("c", 15, id=20, name="new")]
+    )
+    lake.append([], {1: complete_snapshot(8, (10, 3), (14, 2))})
+    lake.publish(20, 100.0)
+    folded = fold(lake)
+    assert folded is not None and folded.work.kind == "activate"
+    return lake
+
+
+def test_a_snapshot_becomes_the_base_with_the_changes_laid_over_it(make_table: Any, complete_snapshot: Any) -> None:
+    """Changes at or above a group's consistent point win over its rows, those below lose; all of it is history."""
+    lake = activated(make_table(), complete_snapshot)
+    assert {(r["id"], r["name"]) for r in lake.rows("base")} == {
+        (0, "n0"), (1, "one"), (2, "n2"), (10, "n10"), (11, "n11"), (20, "new"),
+    }  # fmt: skip
+    assert lake.rows("staged") == lake.rows("log") == lake.rows("delta") == []
+    assert len(lake.rows("history")) == 8
+    assert lake.state()["line"] == Line(1, 20)
+    assert lake.state()["activated_through"] == 1
+
+
+def test_a_snapshot_with_missing_rows_is_refused(make_table: Any, complete_snapshot: Any) -> None:
+    """Fewer staged rows than announced: nothing is activated, and the error says what to do."""
+    lake = make_table()
+    lake.append([lake.row("r", 9, 0, "staged", id=1)], {1: complete_snapshot(8, (10, 2))})
+    lake.publish(20, 100.0)
+    with pytest.raises(Exception, match=r"1 of 2.*Request another snapshot"):
+        fold(lake)
+    assert lake.rows("base") == []
+
+
+def test_rows_that_vanished_between_two_snapshots_are_closed_in_history(
+    make_table: Any, complete_snapshot: Any
+) -> None:
+    """A second snapshot that lacks a key gives it a closing delete in history; the new state is the snapshot's."""
+    lake = activated(make_table(), complete_snapshot)
+    lake.append([lake.row("r", 29, 0, "staged", id=1, name="again")], {2: complete_snapshot(28, (30, 1))})
+    lake.publish(40, 110.0)
+    lake.publish(41, 120.0)
+    assert fold(lake) is not None
+    assert [(r["id"], r["name"]) for r in lake.rows("base")] == [(1, "again")]
+    closing = [r for r in lake.rows("history") if r["_lsn"] == 29 and r["_op"] == "d"]
+    assert {r["id"] for r in closing} == {0, 2, 10, 11, 20}
+    assert lake.state()["activated_through"] == 2
+
+
+def test_nothing_is_folded_beyond_the_aged_watermark(make_table: Any, complete_snapshot: Any) -> None:
+    """A watermark younger than the horizon is not folded to; the older one is."""
+    lake = activated(make_table(), complete_snapshot)
+    lake.append([lake.row("u", 25, id=0, name="zero")])
+    lake.append([lake.row("u", 35, id=2, name="two")])
+    lake.publish(30, 110.0)
+    lake.publish(36, 117.0)
+    folded = fold(lake, "minor")
+    assert folded is not None and folded.work.line == Line(1, 30)
+    assert [r["name"] for r in lake.rows("delta")] == ["zero"]
+    assert [r["name"] for r in lake.rows("log")] == ["two"]
+
+
+def test_views_answer_the_same_before_and_after_folds(make_table: Any, complete_snapshot: Any, athena: Any) -> None:
+    """Current, cut and history views in Athena are right over log, over delta, and after a major fold."""
+    lake = activated(make_table(), complete_snapshot)
+    views.update(lake.aws.client("glue"), lake.aws.catalog, lake.source, lake.table)
+    assert views.update(lake.aws.client("glue"), lake.aws.catalog, lake.source, lake.table) == []
+    lake.append([lake.row("u", 25, id=0, name=None, amount=Decimal("7.50"), _unchanged=["name"])])
+    lake.append([lake.row("d", 26, id=2), lake.row("c", 35, id=30, name="late")])
+    expected = [["0", "n0", "7.50"], ["1", "one", None], ["10", "n10", None], ["11", "n11", None], ["20", "new", None]]
+    current = f'SELECT id, name, amount FROM "{lake.source}".accounts ORDER BY id'
+    cut = f'SELECT id, name, amount FROM "{lake.source}_cut".accounts ORDER BY id'
+    changes = f'SELECT count(*), max(_lsn) FROM "{lake.source}_history".accounts'
+    versions = f'SELECT count(*) FROM "{lake.source}_history".accounts_versions WHERE valid_to IS NULL'
+    for kind in ("none", "minor", "major"):
+        if kind == "none":
+            lake.publish(30, 110.0)
+            lake.publish(31, 116.0)
+        else:
+            assert fold(lake, kind) is not None
+        assert athena(current) == [*expected, ["30", "late", None]], kind
+        assert athena(cut) == expected, kind
+        assert athena(changes) == [["11", "35"]], kind
+        assert athena(versions) == [["6"]], kind
+    assert lake.rows("delta") == []
+    assert {r["name"] for r in lake.rows("base") if r["id"] == 0} == {"n0"}
+
+
+def test_keyless_rows_pass_from_log_to_base(make_table: Any, complete_snapshot: Any, athena: Any) -> None:
+    """A table without a key: equal rows all stay; a truncate empties the base."""
+    lake = make_table(())
+    lake.append(
+        [lake.row("r", 9, n, "staged", id=1, name="same") for n in range(2)], {1: complete_snapshot(8, (10, 2))}
+    )
+    lake.append([lake.row("c", 12, id=1, name="same")])
+    lake.publish(20, 100.0)
+    assert fold(lake) is not None
+    assert len(lake.rows("base")) == 3
+    views.update(lake.aws.client("glue"), lake.aws.catalog, lake.source, lake.table)
+    lake.append([lake.row("t", 25), lake.row("c", 26, id=5)])
+    assert athena(f'SELECT id FROM "{lake.source}".accounts') == [["5"]]
+    lake.publish(30, 110.0)
+    lake.publish(31, 116.0)
+    assert fold(lake) is not None
+    assert [r["id"] for r in lake.rows("base")] == [5]
+    assert athena(f'SELECT id FROM "{lake.source}".accounts') == [["5"]]
+
+
+def test_an_append_beside_a_fold_is_neither_lost_nor_taken(
+    make_table: Any, complete_snapshot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows appended between the fold's reading and its commit stay in the log, and the stream's properties stand."""
+    lake = activated(make_table(), complete_snapshot)
+    lake.append([lake.row("u", 25, id=0, name="zero")])
+    lake.publish(30, 110.0)
+    lake.publish(31, 116.0)
+    original = commit.replace
+
+    def beside(*arguments: Any, **named: Any) -> None:
+        lake.append([lake.row("u", 33, id=1, name="beside")])
+        original(*arguments, **named)
+
+    monkeypatch.setattr(commit, "replace", beside)
+    assert fold(lake, "minor") is not None
+    assert [r["name"] for r in lake.rows("log")] == ["beside"]
+    assert [r["name"] for r in lake.rows("delta")] == ["zero"]
+    assert stream_state(lake.load().properties).totals.rows == 10
+
+
+def test_a_fold_that_dies_before_its_commit_changes_nothing(
+    make_table: Any, complete_snapshot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed with its files written: the table is as it was, and the next fold does the work once."""
+    lake = activated(make_table(), complete_snapshot)
+    lake.append([lake.row("u", 25, id=0, name="zero")])
+    lake.publish(30, 110.0)
+    lake.publish(31, 116.0)
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "replace", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            fold(lake, "major")
+    assert len(lake.rows("log")) == 1 and len(lake.rows("history")) == 8
+    assert fold(lake, "major") is not None
+    assert lake.rows("log") == [] and len(lake.rows("history")) == 9
+    assert len(lake.rows("base")) == 6
+
+
+def test_folds_expire_snapshots_and_keep_the_state_they_replaced(make_table: Any, complete_snapshot: Any) -> None:
+    """After a fold only the current snapshot and the tagged one before it are left; aged tags go."""
+    lake = activated(make_table(), complete_snapshot)
+    lake.append([lake.row("u", 25, id=0, name="zero")])
+    lake.publish(30, 110.0)
+    lake.publish(31, 116.0)
+    assert fold(lake, "major") is not None
+    table = lake.load()
+    assert len(table.metadata.snapshots) == 2
+    assert [name for name in table.metadata.refs if name.startswith("headrace-replaced-")]
+    later = replace(SETTINGS, longest_query_seconds=-1)
+    lake.append([lake.row("u", 33, id=0, name="nil")])
+    lake.publish(40, 126.0)
+    lake.publish(41, 132.0)
+    assert fold(lake, "minor", later) is not None
+    assert len(lake.load().metadata.snapshots) == 1
+
+
+def test_the_job_folds_the_others_when_one_table_fails(
+    make_table: Any, complete_snapshot: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One broken table: the other is folded, the exit status is 1, and the error names the broken one."""
+    good, broken = make_table(), make_table()
+    for lake, count in ((good, 1), (broken, 2)):
+        lake.append([lake.row("r", 9, 0, "staged", id=1, name="a")], {1: complete_snapshot(8, (10, count))})
+        lake.publish(20, 100.0)
+    names = f"{broken.source}.accounts,{good.source}.accounts"
+    assert fold_job.main(["--tables", names, "--fold_horizon_seconds", "5"]) == 1
+    assert len(good.rows("base")) == 1
+    assert f"not folded: {broken.source}.accounts: SnapshotUnusable" in capsys.readouterr().err
+
+
+def test_the_plan_names_the_tables_that_are_due(make_table: Any, complete_snapshot: Any) -> None:
+    """The Lambda's answer has groups for the Map, a count, and a reason a table; with nothing due, no group."""
+    lake = make_table()
+    lake.append([lake.row("r", 9, 0, "staged", id=1)], {1: complete_snapshot(8, (10, 1))})
+    assert handler({"sources": [lake.source]}, None)["due"] == 0
+    lake.publish(20, 100.0)
+    answer = handler({"sources": [lake.source]}, None)
+    assert answer["groups"] == [{"tables": f"{lake.source}.accounts", "kind": "auto"}]
+    assert answer["reasons"][f"{lake.source}.accounts"]["reason"] == "snapshot 1 is complete"
