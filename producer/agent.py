@@ -161,14 +161,16 @@ class Agent:
 
     def _continue_era(self, stream: StreamIdentity) -> None:
         check_same(self._spool.meta("stream"), stream)
-        end = self._spool.durable_end()
+        self._check_source(self._spool.durable_end())
+        self._source.prepare()
+
+    def _check_source(self, end: DurableEnd | None) -> None:
         known = Continuity(
             system_id=self._spool.meta("system_id") or "",
             timeline=int(self._spool.meta("timeline") or 0),
             flushed=end.flushed if end is not None else 0,
         )
         check_continues(known, self._source.find())
-        self._source.prepare()
 
     # ---- the stages
 
@@ -242,6 +244,7 @@ class Agent:
         end = self._spool.durable_end()
         if end is None:
             raise AssertionError("capture started before the era was open")
+        self._check_source(end)
         capture = self._source.capture(self._era, end.lsn)
         captured = self._intake.captured if self._intake is not None else 0
         gatherer = Gatherer(self._settings.source.name, self._settings.spool.block_bytes, self._spool.ends(self._era))
