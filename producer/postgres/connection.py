@@ -31,6 +31,7 @@ TEXT_FORMS: Final = {
 """What the text form of values depends on. Every session that reads values pins all of it."""
 
 STATUS_SECONDS: Final = 10.0
+CLOSE_SECONDS: Final = 3.0
 CONNECT_SECONDS: Final = 10
 
 OrdinaryConnection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
@@ -81,7 +82,7 @@ def command(pgconn: PGconn, text: str) -> dict[str, str | None]:
 class Replication:
     """A running logical replication stream.
 
-    `receive` belongs to one thread; `confirm` and `close` may be called from any. A thread of its own reports our
+    `receive` and `close` belong to one thread; `confirm` may be called from any. A thread of its own reports our
     status every STATUS_SECONDS, so that a pause of the reader does not end the session.
     """
 
@@ -127,8 +128,21 @@ class Replication:
             self._closed.set()
             with suppress(SourceUnreachable):  # a source that is gone will send again what it was not told
                 self._send_status()
+                self._end()
             self._pgconn.finish()
         self._heart.join()
+
+    def _end(self) -> None:
+        """Ends the stream in agreement: a socket closed over unread data would lose the last status on its way."""
+        self._guarded(self._pgconn.put_copy_end)
+        self._guarded(self._pgconn.flush)
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while (left := deadline - time.monotonic()) > 0:
+            size, _ = self._guarded(self._pgconn.get_copy_data, 1)
+            if size < 0:
+                return
+            if size == 0 and select.select([self._pgconn.socket], [], [], left)[0]:
+                self._guarded(self._pgconn.consume_input)
 
     def __enter__(self) -> Replication:
         return self
