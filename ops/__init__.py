@@ -1,0 +1,1 @@
+"""The `headrace` command: one module per verb, and what the verbs share."""

@@ -1,0 +1,248 @@
+"""Everything that Headrace needs in AWS, made through boto3 for the laptop from the files that Terraform uses too.
+
+Each step looks before it makes, so a second run changes nothing but code and definitions that are newer here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from botocore.exceptions import ClientError
+
+from ops import artefacts
+from ops.aws import Aws
+from ops.names import DYNAMODB_KEYS, Names, databases
+from ops.roles import ROLES, make
+from ops.waiting import until
+
+_EXISTS: Final = (
+    *("ResourceInUseException", "BucketAlreadyOwnedByYou", "BucketAlreadyExists", "AlreadyExistsException"),
+    *("ResourceConflictException", "StateMachineAlreadyExists", "ConflictException", "InvalidRequestException"),
+    "IdempotentParameterMismatchException",
+)
+_ZIP: Final = "jobs/headrace.zip"
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is to be made. Heaps are in MiB; settings are items of the settings table, by job."""
+
+    names: Names = field(default_factory=Names)
+    sources: tuple[str, ...] = ("shop",)
+    shards: int = 2
+    mode: str = "continuous"
+    schedule: str = "rate(1 minute)"
+    stream_heap_mib: int = 512
+    fold_heap_mib: int = 384
+    fold_horizon_seconds: float = 5.0
+    map_concurrency: int = 1
+    settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Workflows:
+    """The state machines' ARNs."""
+
+    ingest: str
+    fold: str
+
+
+def provision(aws: Aws, deployment: Deployment) -> Workflows:
+    """Makes what is missing and updates the rest. The schedules come last, so that they find everything there."""
+    names = deployment.names
+    _stream(aws, deployment)
+    for table, keys in DYNAMODB_KEYS.items():
+        _dynamodb_table(aws.client("dynamodb"), names.dynamodb(table), keys)
+    _unless_there(lambda: aws.client("s3").create_bucket(Bucket=names.bucket))
+    _upload(aws, names)
+    _catalog(aws, deployment)
+    _settings(aws, deployment)
+    roles = {role.part: make(aws.client("iam"), names, role) for role in ROLES}
+    topic = aws.client("sns").create_topic(Name=names.topic)["TopicArn"]
+    for job in _jobs(deployment, roles):
+        _job(aws.client("glue"), job)
+    _function(aws.client("lambda"), deployment, roles["plan"])
+    workflows = _workflows(aws, deployment, roles, topic)
+    _schedule(aws, names.ingest_workflow, workflows.ingest, deployment.schedule, roles["schedule"])
+    _schedule(aws, names.fold_workflow, workflows.fold, deployment.schedule, roles["schedule"])
+    return workflows
+
+
+def _unless_there(make_it: Callable[[], object]) -> bool:
+    """Whether it was made now; False where it was there already."""
+    try:
+        make_it()
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in _EXISTS:
+            raise
+        return False
+    return True
+
+
+def _stream(aws: Aws, deployment: Deployment) -> None:
+    kinesis, name = aws.client("kinesis"), deployment.names.stream
+    _unless_there(lambda: kinesis.create_stream(StreamName=name, ShardCount=deployment.shards))
+    until(
+        lambda: (
+            kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]["StreamStatus"] == "ACTIVE"
+        ),
+        f"the stream {name} to become active",
+        60,
+    )
+
+
+def _dynamodb_table(dynamodb: Any, name: str, keys: tuple[tuple[str, str], ...]) -> None:
+    _unless_there(
+        lambda: dynamodb.create_table(
+            TableName=name,
+            BillingMode="PAY_PER_REQUEST",
+            AttributeDefinitions=[{"AttributeName": key, "AttributeType": kind} for key, kind in keys],
+            KeySchema=[
+                {"AttributeName": key, "KeyType": kind} for (key, _), kind in zip(keys, ("HASH", "RANGE"), strict=False)
+            ],
+        )
+    )
+
+
+def _upload(aws: Aws, names: Names) -> None:
+    s3 = aws.client("s3")
+    s3.put_object(Bucket=names.bucket, Key=_ZIP, Body=artefacts.packages_zip())
+    for name, body in artefacts.scripts().items():
+        s3.put_object(Bucket=names.bucket, Key=f"jobs/{name}", Body=body)
+
+
+def _catalog(aws: Aws, deployment: Deployment) -> None:
+    glue, names = aws.client("glue"), deployment.names
+    for source in deployment.sources:
+        for database in databases(source):
+            _unless_there(lambda name=database: glue.create_database(DatabaseInput={"Name": name}))  # type: ignore[misc]
+    _unless_there(
+        lambda: aws.client("athena").create_work_group(
+            Name=names.workgroup,
+            Configuration={"ResultConfiguration": {"OutputLocation": f"s3://{names.bucket}/results/"}},
+        )
+    )
+
+
+def _settings(aws: Aws, deployment: Deployment) -> None:
+    for job, values in deployment.settings.items():
+        for name, value in values.items():
+            aws.client("dynamodb").put_item(
+                TableName=deployment.names.dynamodb("settings"),
+                Item={"job": {"S": job}, "name": {"S": name}, "value": {"S": value}},
+            )
+
+
+def _jobs(deployment: Deployment, roles: Mapping[str, str]) -> tuple[dict[str, Any], ...]:
+    names, bucket = deployment.names, deployment.names.bucket
+    common = {
+        "--source": ",".join(deployment.sources),
+        "--stream_name": names.stream,
+        "--lake_bucket": bucket,
+        "--dynamodb_prefix": names.prefix,
+        "--extra-py-files": f"s3://{bucket}/{_ZIP}",
+    }
+
+    def job(name: str, script: str, role: str, kind: str, heap_mib: int, arguments: dict[str, str]) -> dict[str, Any]:
+        return {
+            "Name": name,
+            "Role": role,
+            "Command": {"Name": kind, "ScriptLocation": f"s3://{bucket}/jobs/{script}", "PythonVersion": "3"},
+            "GlueVersion": "6.0",
+            "WorkerType": "G.1X",
+            "NumberOfWorkers": 2,
+            "ExecutionProperty": {"MaxConcurrentRuns": 1},
+            "DefaultArguments": {**common, **arguments, "--job": name, "--conf": f"spark.driver.memory={heap_mib}m"},
+        }
+
+    return (
+        job(
+            *(names.stream_job, "stream_job.py", roles["stream-job"], "gluestreaming", deployment.stream_heap_mib),
+            {"--mode": deployment.mode, "--checkpoint": f"s3://{bucket}/jobs/checkpoint"},
+        ),
+        job(
+            *(names.fold_job, "fold_job.py", roles["fold-job"], "glueetl", deployment.fold_heap_mib),
+            {"--kind": "auto", "--fold_horizon_seconds": f"{deployment.fold_horizon_seconds:g}"},
+        ),
+    )
+
+
+def _job(glue: Any, job: dict[str, Any]) -> None:
+    try:
+        glue.get_job(JobName=job["Name"])
+    except glue.exceptions.EntityNotFoundException:
+        glue.create_job(**job)
+    else:
+        glue.update_job(JobName=job["Name"], JobUpdate={key: value for key, value in job.items() if key != "Name"})
+
+
+def _function(client: Any, deployment: Deployment, role: str) -> None:
+    names = deployment.names
+    code = {"S3Bucket": names.bucket, "S3Key": _ZIP}
+    environment = {
+        "SOURCES": ",".join(deployment.sources),
+        "JOB": names.fold_job,
+        "DYNAMODB_PREFIX": names.prefix,
+        "FOLD_HORIZON_SECONDS": f"{deployment.fold_horizon_seconds:g}",
+    }
+    made = _unless_there(
+        lambda: client.create_function(
+            FunctionName=names.plan_function,
+            Runtime="python3.13",
+            Role=role,
+            Handler="glue_streaming.plan_lambda.handler",
+            Code=code,
+            Timeout=60,
+            MemorySize=256,
+            Environment={"Variables": environment},
+        )
+    )
+    if not made:
+        client.update_function_code(FunctionName=names.plan_function, **code)
+        client.update_function_configuration(
+            FunctionName=names.plan_function, Role=role, Environment={"Variables": environment}
+        )
+
+
+def _workflows(aws: Aws, deployment: Deployment, roles: Mapping[str, str], topic: str) -> Workflows:
+    names = deployment.names
+    values = {
+        "stream_job": names.stream_job,
+        "fold_job": names.fold_job,
+        "plan_function": names.plan_function,
+        "topic": topic,
+        "mode": deployment.mode,
+        "map_concurrency": str(deployment.map_concurrency),
+    }
+    fold = _state_machine(aws, names.fold_workflow, artefacts.workflow("fold", values), roles["fold-workflow"])
+    ingest = artefacts.workflow("ingest", values | {"fold_state_machine": fold})
+    return Workflows(_state_machine(aws, names.ingest_workflow, ingest, roles["ingest-workflow"]), fold)
+
+
+def _state_machine(aws: Aws, name: str, definition: str, role: str) -> str:
+    states = aws.client("stepfunctions")
+    for page in states.get_paginator("list_state_machines").paginate():
+        for machine in page["stateMachines"]:
+            if machine["name"] == name:
+                arn = str(machine["stateMachineArn"])
+                states.update_state_machine(stateMachineArn=arn, definition=definition, roleArn=role)
+                return arn
+    return str(states.create_state_machine(name=name, definition=definition, roleArn=role)["stateMachineArn"])
+
+
+def _schedule(aws: Aws, name: str, machine: str, expression: str, role: str) -> None:
+    scheduler = aws.client("scheduler")
+    schedule = {
+        "Name": name,
+        "ScheduleExpression": expression,
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "Target": {"Arn": machine, "RoleArn": role, "Input": "{}"},
+    }
+    try:
+        scheduler.get_schedule(Name=name)
+    except scheduler.exceptions.ResourceNotFoundException:
+        scheduler.create_schedule(**schedule)
+    else:
+        scheduler.update_schedule(**schedule)
