@@ -58,6 +58,10 @@ def view(database: str, entry: Entry) -> View:
         raise QueryError("INVALID_VIEW", reason) from error
 
 
+def table_not_found(database: str, name: str, place: Place | None) -> QueryError:
+    return QueryError("TABLE_NOT_FOUND", f"Table '{CATALOG}.{database}.{name}' does not exist", place)
+
+
 class CatalogReads:
     """One query's reads. `before_read(database, name)` is called before each one that goes to the catalog."""
 
@@ -83,4 +87,4 @@ class CatalogReads:
             return entry
         if database not in self._catalog.databases():
             raise QueryError("SCHEMA_NOT_FOUND", f"Schema '{database}' does not exist", place)
-        raise QueryError("TABLE_NOT_FOUND", f"Table '{CATALOG}.{database}.{name}' does not exist", place)
+        raise table_not_found(database, name, place)

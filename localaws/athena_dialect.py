@@ -69,6 +69,8 @@ MACROS = (
 
 def parse(text: str) -> exp.Expr:
     """The one statement in the text. Raises QueryError (SYNTAX_ERROR) with the place of the mistake."""
+    if "\x00" in text:
+        raise QueryError("SYNTAX_ERROR", "a NUL character cannot stand in a statement")
     try:
         statements = [each for each in sqlglot.parse(text, read="trino") if each is not None]
     except ParseError as error:
@@ -119,12 +121,13 @@ def _cast(node: Any) -> exp.Expr:
     if name in _TEXT:
         text = value if value.is_string else _call("trino_varchar", value)
         length = target.expressions
-        return _call("left", text, length[0].this) if length else text  # type: ignore[no-any-return]
+        return _call("left", text, length[0].this) if length else text
     if name == "JSON":
         return _call("to_json", value)
     if name == "DECIMAL" and not target.expressions and value.is_string:
         return exp.Literal.number(value.name)  # DECIMAL '1.50'
-    return type(node)(this=value, to=_typed(trino_in_duckdb(target)))
+    kind = exp.TryCast if isinstance(node, exp.TryCast) else exp.Cast
+    return kind(this=value, to=_typed(trino_in_duckdb(target)))
 
 
 def _row(node: Any) -> exp.Expr:

@@ -14,9 +14,10 @@ from . import athena_dialect as dialect
 from . import athena_statements as statements
 from .athena_analyser import Analyser
 from .athena_catalog import Catalog, CatalogReads
-from .athena_errors import QueryCancelled, from_duckdb
+from .athena_errors import QueryCancelled
 from .athena_files import Files
-from .athena_iceberg import Lake
+from .athena_iceberg import Lake, Remembered
+from .athena_references import Compiled, compiled
 from .athena_relations import Relations
 from .athena_settings import AthenaSettings
 from .athena_text import Texts, column_texts
@@ -72,6 +73,7 @@ class Engine:
         self._catalog, self._lake = catalog, Lake(files)
         # Called with (database, name) before each catalog entry is read: a test's chance to commit in between.
         self.before_catalog_read: Callable[[str, str], None] | None = None
+        self._compilations: Remembered[Compiled] = Remembered(1024)
         self._database = _database(settings)
         self._database_lock = threading.Lock()
 
@@ -113,19 +115,14 @@ class Engine:
         reads: CatalogReads,
     ) -> Answer:
         started = time.perf_counter()
-        asked = statements.explained(text)
-        query = asked if asked is not None else text
-        tree = dialect.parse(query)
-        statements.require_query(tree)
-        if parameters:
-            dialect.bind(tree, parameters)
         for setting in dialect.SESSION:
             connection.execute(setting)
+        asked = statements.explained(text)
+        query = asked if asked is not None else text
         relations = Relations(connection, self._lake)
-        as_written = tree.copy()
+        analyser = Analyser(reads, self._lake, relations, self._compilations)
         try:
-            sql = Analyser(reads, self._lake, relations).duckdb_sql(dialect.name_outputs(tree), schema, query)
-            relation = connection.sql(sql)
+            relation = connection.sql(analyser.sql(self._statement(query, schema, parameters)))
             if asked is not None:
                 return _plan(relation)
             kinds = tuple(trino_type(kind) for kind in relation.types)
@@ -133,11 +130,18 @@ class Engine:
             rows = relation.to_arrow_table()
             executed = time.perf_counter()
         except duckdb.Error as error:
-            raise from_duckdb(error, as_written, query) from error
+            raise analyser.blamed(error, query) from error
         return Answer(
             tuple(relation.columns), kinds, _texts(rows, kinds),
             relations.scanned_bytes, planned - started, executed - planned,
         )  # fmt: skip
+
+    def _statement(self, text: str, schema: str | None, parameters: Sequence[str]) -> Compiled:
+        tree = dialect.parse(text)
+        statements.require_query(tree)
+        if parameters:
+            dialect.bind(tree, parameters)
+        return compiled(dialect.name_outputs(tree), schema, text)
 
 
 def _texts(rows: pa.Table, kinds: tuple[TrinoType, ...]) -> tuple[Texts, ...]:

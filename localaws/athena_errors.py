@@ -116,18 +116,13 @@ _KINDS: tuple[tuple[type[Exception], str], ...] = (
 )
 
 
-def from_duckdb(error: Exception, statement: exp.Expr | None, text: str) -> Exception:
-    """What Athena would say. The statement as parsed from its text tells where the name at fault stands."""
+def from_duckdb(error: Exception, text: str) -> Exception:
+    """What Athena would say of an error that DuckDB raised for the statement or view with this text."""
     if isinstance(error, duckdb.InterruptException):
         return QueryCancelled("Query was cancelled by user")
 
     def locate(name: str) -> Place | None:
-        if statement is None:
-            return None
-        for node in statement.find_all(exp.Identifier, bfs=False):
-            if node.name.lower() == name.lower():
-                return place_of(text, node)
-        found = re.search(rf"\b{re.escape(name)}\b", text, re.IGNORECASE)
+        found = re.search(rf'(?<![\w"]){re.escape(name)}(?![\w"])|"{re.escape(name)}"', text, re.IGNORECASE)
         return place_at(text, found.start()) if found else None
 
     said = str(error)
