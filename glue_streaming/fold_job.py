@@ -19,11 +19,12 @@ from glue_streaming.errors import BadSettings
 from glue_streaming.fold.plan import KINDS, FoldSettings, settings_from, tables_of
 from glue_streaming.fold.run import Folded, fold_table
 from glue_streaming.plan_lambda import lake_parameters, read_cut, read_settings
+from glue_streaming.settings import pairs
 
 
 def main(argv: Sequence[str]) -> int:
     """Exit status: 0 all done, 1 at least one table was not folded (each is named in the log), 2 bad arguments."""
-    arguments = _arguments(argv)
+    arguments = pairs(argv)
     aws = Aws()
     try:
         kind, sources, settings = _checked(aws, arguments)
@@ -92,15 +93,6 @@ def _checked(aws: Aws, arguments: Mapping[str, str]) -> tuple[str, list[str], Fo
     if problems:
         raise BadSettings("; ".join(problems))
     return kind, sources, settings
-
-
-def _arguments(argv: Sequence[str]) -> dict[str, str]:
-    """`--name value` pairs, as Glue passes them; a name without a value is an empty one."""
-    found: dict[str, str] = {}
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
-        if word.startswith("--"):
-            found[word[2:]] = "" if following.startswith("--") else following
-    return found
 
 
 def _log(event: str, **fields: Any) -> None:

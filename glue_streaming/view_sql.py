@@ -78,7 +78,8 @@ def versions(shape: Shape) -> str:
         + ", ".join(f"lead({c}) OVER (ORDER BY {OLDEST_FIRST}) AS end{c}" for c in (*_POSITION, "_committed_at"))
         + " FROM bounds)",
         f"spanned AS (SELECT {_names(_physical(shape), 'e.')}, {era}, t.end_committed_at AS span_end FROM every AS e "
-        f"JOIN spans AS t ON {_behind('e', 't')} AND (t.end_era IS NULL OR {_before('e', 't', 'end')}) WHERE e._op <> 't')",
+        f"JOIN spans AS t ON {_behind('e', 't')} AND (t.end_era IS NULL OR {_before('e', 't', 'end')}) "
+        "WHERE e._op <> 't')",
     ]
     span = "span_era, span_lsn, span_idx"
     kept = (*_physical(shape), "span_era", "span_lsn", "span_idx", "span_end")
@@ -89,7 +90,8 @@ def versions(shape: Shape) -> str:
     filled = _filled(shape, source == "hopped")
     ends = f"lead(_committed_at) OVER (PARTITION BY {key}, {span} ORDER BY {OLDEST_FIRST})"
     parts.append(
-        f"ended AS (SELECT _op, _committed_at AS valid_from, coalesce({ends}, span_end) AS valid_to, {filled} FROM {source})"
+        f"ended AS (SELECT _op, _committed_at AS valid_from, coalesce({ends}, span_end) AS valid_to, {filled} "
+        f"FROM {source})"
     )
     return f"WITH {_list(parts)} SELECT {_casts(version_columns(shape))} FROM ended WHERE _op <> 'd'"
 
@@ -127,7 +129,8 @@ def _keyed(shape: Shape, first: Sequence[str], within: str) -> str:
         f"tail AS (SELECT {_names(physical, 'l.')} FROM {source} WHERE l._tier = 'log' AND {_of('l', within)})",
         _cleared("tail"),
         "live AS ("
-        f"SELECT {_names(physical, 't.')} FROM tail AS t CROSS JOIN cleared AS c WHERE t._op <> 't' AND {_behind('t', 'c')} "
+        f"SELECT {_names(physical, 't.')} FROM tail AS t CROSS JOIN cleared AS c "
+        f"WHERE t._op <> 't' AND {_behind('t', 'c')} "
         f"UNION ALL SELECT {_names(physical, 'l.')} FROM {lake} AS l CROSS JOIN cleared AS c "
         "WHERE l._tier = 'delta' AND c._era < 0)",
         f"ranked AS (SELECT {_names(physical)}, "
@@ -170,11 +173,10 @@ def _keyless(shape: Shape, first: Sequence[str], within: str) -> str:
 
 def _cleared(relation: str) -> str:
     """One row: the position of the last truncate, or one below every position. It hides what is before it."""
-    return (
-        f"cleared AS (SELECT _era, _lsn, _idx FROM (SELECT _era, _lsn, _idx, row_number() OVER (ORDER BY {NEWEST_FIRST}) "
-        f"AS nth FROM (SELECT _era, _lsn, _idx FROM {relation} WHERE _op = 't' UNION ALL SELECT {_NOWHERE}) AS truncates) "
-        "AS numbered WHERE nth = 1)"
-    )
+    position = "_era, _lsn, _idx"
+    truncates = f"SELECT {position} FROM {relation} WHERE _op = 't' UNION ALL SELECT {_NOWHERE}"
+    ranked = f"SELECT {position}, row_number() OVER (ORDER BY {NEWEST_FIRST}) AS nth FROM ({truncates}) AS truncates"
+    return f"cleared AS (SELECT {position} FROM ({ranked}) AS numbered WHERE nth = 1)"
 
 
 def _suspects(shape: Shape) -> list[str]:
@@ -188,7 +190,8 @@ def _suspects(shape: Shape) -> list[str]:
         f"suspects AS (SELECT {key} FROM live WHERE cardinality(_unchanged) > 0 UNION "
         f"SELECT {_names(shape.key, 'd.')} FROM live AS i JOIN live AS d ON {adjacent} "
         "WHERE i._old_key IS NOT NULL AND d._op = 'd')",
-        f"kin AS (SELECT {_names(_physical(shape), 'l.')} FROM live AS l JOIN suspects AS s ON {_same(shape, 'l', 's')})",
+        f"kin AS (SELECT {_names(_physical(shape), 'l.')} FROM live AS l "
+        f"JOIN suspects AS s ON {_same(shape, 'l', 's')})",
     ]
 
 
@@ -229,7 +232,8 @@ def _lineage(shape: Shape, relation: str, kept: Sequence[str], span: str | None)
     root = ", ".join(f"{quoted(k)} AS root_{i}" for i, k in enumerate(shape.key))
     known_now = _list(f"known_{n}" for n in numbers)
     parts.append(
-        f"hop_0 AS (SELECT {_names(kept)}, {root}, deletes, {known_now}, head_era, head_lsn, head_idx, head_old_key FROM carried)"
+        f"hop_0 AS (SELECT {_names(kept)}, {root}, deletes, {known_now}, "
+        "head_era, head_lsn, head_idx, head_old_key FROM carried)"
     )
     for hop in range(1, HOPS + 1):
         columns = _list(
@@ -348,4 +352,7 @@ def _behind(row: str, bound: str) -> str:
 def _before(row: str, bound: str, prefix: str) -> str:
     """row's position is below bound's, whose columns carry a prefix."""
     era, lsn, idx = (f"{bound}.{prefix}{column}" for column in _POSITION)
-    return f"({row}._era < {era} OR ({row}._era = {era} AND ({row}._lsn < {lsn} OR ({row}._lsn = {lsn} AND {row}._idx < {idx}))))"
+    return (
+        f"({row}._era < {era} OR ({row}._era = {era} AND ({row}._lsn < {lsn} "
+        f"OR ({row}._lsn = {lsn} AND {row}._idx < {idx}))))"
+    )

@@ -74,7 +74,8 @@ def changes(shape: Shape, truncate: Position | None) -> str:
 def suspects(shape: Shape) -> str:
     """Keys of rows that left a value out, and the old keys that such a row may have come from."""
     keys = names(shape.key)
-    return f"SELECT {keys} FROM changes WHERE len(_unchanged) > 0 UNION SELECT {names(shape.key, 'd.')} FROM {_key_changes}"
+    old_keys = f"SELECT {names(shape.key, 'd.')} FROM {_key_changes}"
+    return f"SELECT {keys} FROM changes WHERE len(_unchanged) > 0 UNION {old_keys}"
 
 
 _key_changes = (
@@ -112,7 +113,8 @@ def resolved(shape: Shape) -> str:
     torn = shape.torn
     carriers = ",\n            ".join(
         f"last_value(CASE WHEN _op <> 'd' AND NOT coalesce(list_contains(_unchanged, {text(c.name)}), FALSE) "
-        f"THEN {{'value': {quoted(c.name)}, 'raw': _raw[{text(c.name)}]}} END IGNORE NULLS) OVER versions AS {_carrier(n)}"
+        f"THEN {{'value': {quoted(c.name)}, 'raw': _raw[{text(c.name)}]}} END IGNORE NULLS) "
+        f"OVER versions AS {_carrier(n)}"
         for n, c in enumerate(torn)
     )
     known = ", ".join(f"CASE WHEN {_carrier(n)} IS NOT NULL THEN {text(c.name)} END" for n, c in enumerate(torn))
@@ -122,7 +124,8 @@ def resolved(shape: Shape) -> str:
         for n, c in enumerate(torn)
     )
     filled = {
-        c.name: f"CASE WHEN list_contains(_unchanged, {text(c.name)}) THEN {_carrier(n)}.value ELSE {quoted(c.name)} END"
+        c.name: f"CASE WHEN list_contains(_unchanged, {text(c.name)}) "
+        f"THEN {_carrier(n)}.value ELSE {quoted(c.name)} END"
         for n, c in enumerate(torn)
     } | {
         "_unchanged": f"list_filter(_unchanged, lambda name: NOT list_contains([{known}], name))",
@@ -146,7 +149,8 @@ def resolved(shape: Shape) -> str:
         ), roots AS (
             SELECT child, parent AS root FROM climb WHERE parent NOT IN (SELECT child FROM links)
         ), lineages AS (
-            SELECT kin.*, coalesce(roots.root, kin.segment) AS lineage FROM kin LEFT JOIN roots ON kin.segment = roots.child
+            SELECT kin.*, coalesce(roots.root, kin.segment) AS lineage
+            FROM kin LEFT JOIN roots ON kin.segment = roots.child
         ), carried AS (
             SELECT *, {carriers} FROM lineages
             WINDOW versions AS (
@@ -163,11 +167,12 @@ def latest(shape: Shape, *, torn: bool) -> str:
         rows = f"""
             {rows} ANTI JOIN suspects USING ({names(shape.key)})
             UNION ALL SELECT {every(shape)}, own FROM resolved WHERE NOT older"""
-    return f"SELECT * FROM ({rows}) QUALIFY row_number() OVER (PARTITION BY {names(shape.key)} ORDER BY {NEWEST_FIRST}) = 1"
+    newest = f"row_number() OVER (PARTITION BY {names(shape.key)} ORDER BY {NEWEST_FIRST}) = 1"
+    return f"SELECT * FROM ({rows}) QUALIFY {newest}"
 
 
 def history(shape: Shape, *, torn: bool) -> str:
-    """The rows taken, as the source sent them. Only a key change is completed: its old values are found nowhere else."""
+    """The rows taken, as the source sent them. A key change is completed: its old values are found nowhere else."""
     rows = f"SELECT {every(shape)} FROM taken"
     if torn:
         rows = f"""
@@ -214,7 +219,7 @@ def _carrier(number: int) -> str:
 
 
 def _as_tier(shape: Shape, tier: str, unchanged: str | None = None) -> str:
-    """The table's columns in order, with the tier set. `unchanged` given: the row is a state, so its old key is done with."""
+    """The table's columns in order, with the tier set. `unchanged` given: the row is a state, its old key done with."""
     expressions = {"_tier": f"{text(tier)} AS _tier"}
     if unchanged is not None:
         expressions |= {"_unchanged": f"{unchanged} AS _unchanged", "_old_key": "NULL AS _old_key"}
