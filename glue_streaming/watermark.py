@@ -63,12 +63,12 @@ def kept(progresses: Sequence[Progress], watermark: Line | None, limit: int = 64
 
 def ring_with(ring: Sequence[Published], line: Line, at: float, horizon_seconds: float) -> tuple[Published, ...]:
     """The ring after a publication: an entry per 10 s, and always one that is older than the horizon."""
-    entries = [*ring, Published(line, at)]
     spacing = min(10.0, horizon_seconds / 2)
-    spaced = entries[:1]
-    for entry, following in zip(entries[1:], [*entries[2:], None], strict=True):
-        if following is None or entry.at - spaced[-1].at >= spacing:
+    spaced: list[Published] = []
+    for entry in ring:
+        if not spaced or entry.at - spaced[-1].at >= spacing:
             spaced.append(entry)
+    spaced.append(Published(line, at))
     old = [entry for entry in spaced if entry.at <= at - horizon_seconds]
     return tuple(spaced[max(0, len(old) - 1) :])
 
