@@ -1,0 +1,162 @@
+"""The `headrace` command: parses the words and calls the verb."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from ops import query, stack, status, up, verify
+from ops.athena import Athena
+from ops.aws import Aws
+from ops.demo import run as demo
+from ops.errors import OpsError
+from ops.names import Names
+from ops.postgres_server import PostgresFailed
+
+_DEFAULT_STACK = "local"
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one verb; an error that a user can act on is printed as one message, without a trace."""
+    arguments = _parser().parse_args(words)
+    console = Console(stderr=True, highlight=False)
+    try:
+        return int(arguments.verb(arguments, Console(highlight=False)))
+    except OpsError as error:
+        console.print(f"headrace: {error}", markup=False)
+        return error.exit_code
+    except PostgresFailed as error:
+        console.print(f"headrace: PostgreSQL: {error}", markup=False)
+        return OpsError.exit_code
+    except KeyboardInterrupt:
+        console.print("headrace: interrupted")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="headrace", description="Carries a database's changes into a data lake.")
+    parser.add_argument("--stack", help="which stack on this machine; needed only where several run")
+    verbs = parser.add_subparsers(required=True, metavar="verb")
+
+    verb = verbs.add_parser("demo", help="real changes from PostgreSQL to Athena, proven equal to the source")
+    verb.add_argument("--seconds", type=float, default=demo.LOAD_SECONDS, help="how long the load runs")
+    verb.add_argument("--rate", type=float, default=demo.RATE, help="pgbench's transactions a second")
+    verb.add_argument("--keep", action="store_true", help="leave the stack running at the end")
+    verb.add_argument("--json", action="store_true", help="print the summary as JSON")
+    verb.set_defaults(verb=_demo)
+
+    verb = verbs.add_parser("up", help="start the whole path on this machine and leave it running")
+    verb.set_defaults(verb=_up)
+
+    verb = verbs.add_parser("down", help="stop a stack; leaves no process and no port behind")
+    verb.add_argument("--remove", action="store_true", help="delete what it kept as well")
+    verb.set_defaults(verb=_down)
+
+    verb = verbs.add_parser("query", help="run a statement through Athena")
+    verb.add_argument("sql")
+    verb.add_argument("--aws", action="store_true", help="the AWS account of the environment, not a stack here")
+    verb.add_argument("--database", help="where names without a database are looked up")
+    verb.add_argument("--workgroup", default=Names().workgroup)
+    form = verb.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true")
+    form.add_argument("--csv", action="store_true")
+    verb.set_defaults(verb=_query)
+
+    verb = verbs.add_parser("status", help="where the changes are on their path")
+    verb.add_argument("--json", action="store_true")
+    verb.set_defaults(verb=_status)
+
+    verb = verbs.add_parser("verify", help="compare every table with the source, row by row and value by value")
+    verb.add_argument("tables", nargs="*", help="lake tables; all without one")
+    verb.add_argument("--json", action="store_true")
+    verb.set_defaults(verb=_verify)
+    return parser
+
+
+def _demo(arguments: argparse.Namespace, console: Console) -> int:
+    options = demo.Options(arguments.seconds, arguments.rate, arguments.keep, arguments.json)
+    return demo.run(arguments.stack or "demo", options, console)
+
+
+def _up(arguments: argparse.Namespace, console: Console) -> int:
+    def tell(line: str) -> None:
+        console.print(f"  {line}", markup=False)
+
+    found = stack.create(arguments.stack or _DEFAULT_STACK)
+    up.start(found, tell)
+    up.await_views(found, tell)
+    psql = Path(found.postgres.bin("psql"))
+    console.print(
+        f'ready. Write:  {psql} "{found.facts.dsn}"\n'
+        f'       read:   headrace query "SELECT count(*) FROM probes"   (databases: {found.source}, '
+        f"{found.source}_cut, {found.source}_history)\n"
+        f"       AWS:    export AWS_ENDPOINT_URL={found.facts.endpoint}\n"
+        "       stop:   headrace down",
+        markup=False,
+        soft_wrap=True,
+    )
+    return 0
+
+
+def _down(arguments: argparse.Namespace, console: Console) -> int:
+    stacks = [found for found in stack.all_stacks() if arguments.stack in (None, found.facts.name)]
+    for found in stacks:
+        if found.running():
+            found.stop()
+            console.print(f"stopped {found.facts.name}")
+        if arguments.remove:
+            stack.remove(found.facts.name)
+            console.print(f"removed {found.facts.name}")
+    if not stacks:
+        console.print("nothing is running")
+    return 0
+
+
+def _query(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.aws:
+        athena = Athena(Aws(None).client("athena"), arguments.workgroup, arguments.database)
+    else:
+        found = stack.find(arguments.stack)
+        athena = Athena(found.aws.client("athena"), arguments.workgroup, arguments.database or found.source)
+    answer = athena.run(arguments.sql)
+    if arguments.json:
+        print(query.as_json(answer))
+    elif arguments.csv:
+        print(query.as_csv(answer))
+    else:
+        query.show(answer, console)
+    return 0
+
+
+def _status(arguments: argparse.Namespace, console: Console) -> int:
+    found = stack.find(arguments.stack)
+    path = status.read(found)
+    if arguments.json:
+        print(json.dumps(path.to_json(), indent=1))
+    else:
+        console.print(status.shown(path, found.facts.name))
+        for table in path.tables:
+            for hole in table.holes:
+                console.print(f"hole in {table.table}: {hole}", markup=False)
+        if path.frozen_by:
+            console.print(f"the cut stands still because of: {', '.join(path.frozen_by)}", markup=False)
+    return 0
+
+
+def _verify(arguments: argparse.Namespace, console: Console) -> int:
+    found = stack.find(arguments.stack)
+    result = verify.of(found).run(arguments.tables)
+    if arguments.json:
+        print(json.dumps(verify.to_json(result), indent=1, ensure_ascii=False))
+    else:
+        verify.show(result, console)
+    return 0 if result.equal else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
