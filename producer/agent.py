@@ -95,12 +95,13 @@ class Agent:
             threads = self._start_stages()
             self._capture_until_stopped()
             self._stop.set()
+            deadline = time.monotonic() + STOP_SECONDS
             for thread in threads:
-                thread.join(STOP_SECONDS)
-            with suppress(Exception):
-                self._lease.release()
+                thread.join(max(0.0, deadline - time.monotonic()))
         finally:
             self._stop.set()
+            with suppress(Exception):  # it runs out by itself
+                self._lease.release()
             if health is not None:
                 health.close()
         if self._failure is not None:
@@ -129,14 +130,14 @@ class Agent:
 
     def _open_era(self) -> None:
         """Settle which era this is, and see that spool, source and stream continue it."""
-        self._source.check()
         stream = self._admin.identity()
         known_era = int(self._spool.meta("era") or 0)
         held = self._lease.claim(known_era, self._new_era)
+        self._new_era = False
+        self._source.check()
         if held.era > known_era:
             self._spool.open_era(held.era, None, stream=str(stream))
             log.info("era opened", extra={"era": held.era})
-        self._new_era = False
         if self._spool.durable_end() is None:
             self._begin_era(held.era, stream)
         else:
@@ -240,7 +241,9 @@ class Agent:
 
     def _capture(self) -> None:
         """One connection's worth. What was gathered of whole transactions is spooled however it ends."""
-        self._spool.discard_tail()
+        discarded = self._spool.discard_tail()
+        if discarded:
+            log.info("tail discarded", extra={"blocks": discarded})
         end = self._spool.durable_end()
         if end is None:
             raise AssertionError("capture started before the era was open")

@@ -80,7 +80,7 @@ class Lease:
         self, known: Holding | None, era: int, *, raises_epoch: bool = True, seen_at: float | None = None
     ) -> Holding:
         before = 0 if known is None else known.epoch
-        now = self._clock() if seen_at is None else seen_at
+        now = round(self._clock(), 3) if seen_at is None else seen_at
         where = f"{socket.gethostname()} pid {os.getpid()}"
         held = Holding(era, before + 1 if raises_epoch else before, self._holder, now, where)
         condition = "attribute_not_exists(epoch)" if known is None else "epoch = :before"
@@ -103,6 +103,9 @@ class Lease:
                 ConditionExpression=condition,
             )
         except self._dynamodb.exceptions.ConditionalCheckFailedException as error:
+            if self._read() == held:  # the client repeated a write whose answer was lost
+                self._held = held
+                return held
             raise AnotherAgent(
                 f"source {self._source}: another agent took the lease; this one stops, so that only one speaks for it"
             ) from error

@@ -150,7 +150,7 @@ class Spool:
         self.arrival = threading.Condition()
         if self.meta("spool") is None:
             self.note(spool=uuid.uuid4().hex)
-        self.discard_tail()
+        self._count_stored()
 
     def close(self) -> None:
         with self._lock:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -21,9 +22,12 @@ import pytest
 from glue_streaming.chain import Duplicate, Lane, Load, advance, judge
 from localaws.process import LocalAws, running
 from ops.postgres_server import PostgresServer
+from producer.change import Change
+from producer.spool import Spool
 from schemas.block import Block, Kind, datums, decode
-from schemas.change_record import TableSchema
+from schemas.change_record import Column, TableSchema
 from schemas.control import Progress, SnapshotEnd, decode_progress, decode_snapshot_end
+from schemas.position import Position
 from schemas.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -267,3 +271,33 @@ def rig(
             time.sleep(0.05)
         producer_postgres.psql(drop)
         producer_postgres.psql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+SCHEMA = TableSchema("shop", "t", (Column("id", "long", "id", "bigint"),), ("id",))
+
+
+@pytest.fixture
+def make_change() -> Callable[..., Change]:
+    """Makes a change at (1, lsn, idx) whose datum is `size` bytes that do not compress."""
+
+    def make(lsn: int, idx: int = 0, *, size: int = 20, schema: TableSchema = SCHEMA, table: str = "t") -> Change:
+        datum = random.Random(lsn * 1000 + idx).randbytes(size)
+        return Change(table, schema, "c", b"k%d" % idx, Position(1, lsn, idx), lsn * 10, datum)
+
+    return make
+
+
+@pytest.fixture
+def make_spool(tmp_path: Path) -> Iterator[Callable[..., Spool]]:
+    """Opens the spool of this test; opening it again is a restart."""
+    opened: list[Spool] = []
+
+    def make(max_bytes: int = 1 << 30) -> Spool:
+        while opened:
+            opened.pop().close()
+        opened.append(Spool(tmp_path / "spool.db", max_bytes))
+        return opened[0]
+
+    yield make
+    for spool in opened:
+        spool.close()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
+from dataclasses import replace
 
 import pytest
 
 from producer import failpoints
+from producer.errors import AnotherAgent, ContinuityBroken
 
 pytestmark = pytest.mark.slow
 
@@ -65,15 +68,62 @@ def test_a_kill_anywhere_loses_nothing_and_doubles_nothing(rig, name):
     assert _lake(rig.until_complete()) == _source(rig)
 
 
-@pytest.mark.parametrize("name", ["spool.after_commit", "sender.before_put", "sender.after_put", "source.confirmed"])
-def test_a_kill_in_mid_stream_loses_nothing_and_doubles_nothing(rig, name):
-    """The same for the twentieth time a line is crossed, inside a transaction larger than a block."""
+@pytest.mark.parametrize("name", ["spool.before_commit", "spool.after_commit", "sender.after_put"])
+def test_a_kill_inside_a_large_transaction_discards_its_tail(rig, name):
+    """A transaction larger than a block is spooled as it comes; killed before its Commit, it comes again, whole."""
     rig.sql(SETUP)
-    agent = rig.start(failpoint=f"{name}:20")
-    rig.sql("INSERT INTO accounts SELECT n, 0, md5(n::text) FROM generate_series(10001, 14000) n")
+    agent = rig.start(failpoint=f"{name}:25")
+    rig.until(lambda seen: seen.snapshotted)
+    rig.sql("INSERT INTO accounts SELECT n, 0, md5(n::text) FROM generate_series(10001, 20000) n")
     while agent.poll() is None:
         rig.sql(TRANSFER.format(one=1, other=2))
     assert agent.returncode == -signal.SIGKILL, rig.log
     rig.sql(WORK)
     rig.start()
+    arrived = rig.until_complete()
+    assert _lake(arrived) == _source(rig)
+    assert ("tail discarded" in rig.log) == name.startswith("spool")
+
+
+def test_a_lost_spool_stops_the_agent_until_a_new_era_is_asked_for(rig):
+    """Without its spool the agent names the break and the remedy; with --new-era it begins again with snapshots."""
+    rig.sql(SETUP)
+    first = rig.start()
+    rig.until_complete()
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 0, rig.log
+    for file in rig.folder.glob("spool.db*"):
+        file.unlink()
+    assert rig.start().wait(20) == ContinuityBroken.exit_code
+    assert "--new-era" in rig.log
+    rig.sql(WORK)
+    rig.start("--new-era")
+    arrived = rig.until(lambda seen: [p for p in seen.progress if p.era == 2] and len(seen.ends) == 2)
     assert _lake(rig.until_complete()) == _source(rig)
+    assert {announced.snapshot for announced in arrived.progress[-1].snapshots} == {2_000_001}
+
+
+def test_a_second_agent_of_the_same_source_stops(rig):
+    """Two spools, one source: the second agent says that another one lives, and ends with its own exit status."""
+    rig.sql(SETUP)
+    rig.start()
+    rig.until(lambda seen: seen.snapshotted)
+    other = replace(rig, folder=rig.folder / "other", processes=rig.processes)
+    other.folder.mkdir()
+    assert other.start("--new-era").wait(30) == AnotherAgent.exit_code
+    assert "another agent lives" in other.log
+
+
+def test_a_request_is_answered_while_changes_flow(rig):
+    """A resend puts the blocks into the stream once more; a resnapshot takes a newer snapshot of the table."""
+    rig.sql(SETUP)
+    rig.start()
+    rig.until(lambda seen: seen.snapshotted)
+    rig.sql(WORK)
+    arrived = rig.until_complete()
+    last = arrived.lanes["accounts", "0"].mark
+    for name, more in (("resend", {"lane": {"S": "0"}, "last": {"S": json.dumps(last)}}), ("resnapshot", {})):
+        item = {"source": {"S": rig.name}, "item": {"S": f"request:{name}"}, "kind": {"S": name}, **more}
+        rig.aws.client("dynamodb").put_item(TableName="headrace-sources", Item={**item, "table": {"S": "accounts"}})
+    arrived = rig.until(lambda seen: seen.duplicates > arrived.duplicates and len(seen.ends) == 2)
+    assert _lake(arrived) == _source(rig)

@@ -1,0 +1,166 @@
+"""The intake: nothing is confirmed that is not spooled, and what is confirmed is whole transactions."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from producer.blocks import Gatherer, Lane
+from producer.change import Begin, Commit, Keepalive
+from producer.health import HealthPage, Status
+from producer.intake import Intake
+from producer.spool import DurableEnd
+from schemas.block import decode
+
+LANE = Lane("t", "0")
+START = DurableEnd(1, 5, 5, 0)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def make_intake(make_spool):
+    def make(block_bytes: int = 1000, lanes: int = 1) -> tuple[Intake, list[int], Clock]:
+        spool, told, clock = make_spool(), [], Clock()
+        spool.discard_tail()
+        end = spool.durable_end() or START
+        gatherer = Gatherer("shop", block_bytes, spool.ends(1))
+
+        def confirm(lsn: int) -> None:
+            assert spool.durable_end().flushed >= lsn
+            told.append(lsn)
+
+        intake = Intake(spool, gatherer, end, lambda _: lanes, confirm, linger_seconds=0.05, clock=clock)
+        return intake, told, clock
+
+    return make
+
+
+def _transaction(make_change, lsn: int, count: int, size: int = 20) -> list:
+    changes = [make_change(lsn, idx, size=size) for idx in range(count)]
+    return [Begin(lsn, lsn * 10, 7), *changes, Commit(lsn, lsn + 8, lsn * 10, count)]
+
+
+def _spooled(spool) -> list[tuple[int, int]]:
+    """(lsn, idx) of the last change of every block that may go, oldest first."""
+    found = []
+    for lane in sorted(spool.lanes_with_blocks(), key=str):
+        while (block := spool.head(lane)) is not None:
+            found.append((decode(block.data).last.lsn, decode(block.data).last.idx))
+            spool.accepted([block])
+    return found
+
+
+def test_a_change_waits_at_most_the_linger(make_intake, make_change):
+    intake, told, clock = make_intake()
+    intake.take(_transaction(make_change, 10, 2))
+    intake.flush_if_due()
+    assert (told, intake.due_in()) == ([], pytest.approx(0.05))
+    clock.now += 0.06
+    intake.flush_if_due()
+    assert told == [18]
+    assert _spooled(intake.spool) == [(10, 1)]
+
+
+def test_an_open_transaction_is_neither_spooled_nor_confirmed(make_intake, make_change):
+    intake, told, _ = make_intake()
+    intake.take([*_transaction(make_change, 10, 1), *_transaction(make_change, 20, 3)[:-1]])
+    intake.flush()
+    assert told == [18]
+    assert _spooled(intake.spool) == [(10, 0)]
+
+
+def test_a_large_transaction_is_spooled_as_it_comes_and_confirmed_at_its_commit(make_intake, make_change):
+    intake, told, _ = make_intake()
+    large = _transaction(make_change, 20, 40, size=500)
+    intake.take([*_transaction(make_change, 10, 1), *large[:-1]])
+    assert told == [18]
+    assert intake.spool.totals().spooled_changes > 20
+    assert _spooled(intake.spool) == [(10, 0)]
+    intake.take(large[-1:])
+    assert told == [18, 28]
+    assert _spooled(intake.spool)[-1] == (20, 39)
+
+
+def test_a_keepalive_is_complete_below_its_position_only(make_intake, make_change):
+    """A transaction may still commit exactly there: through stays one below, the confirmation is the position."""
+    intake, told, clock = make_intake()
+    intake.take([Keepalive(50)])
+    intake.flush_if_due()
+    assert told == []
+    clock.now += 1
+    intake.flush_if_due()
+    assert (told, intake.spool.durable_end().lsn) == ([50], 49)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sizes=st.lists(st.tuples(st.integers(1, 12), st.sampled_from([10, 300, 3000])), min_size=1, max_size=12),
+    cuts=st.lists(st.integers(0, 200), max_size=4),
+    lanes=st.integers(1, 3),
+)
+def test_a_restart_anywhere_leaves_every_change_once(tmp_path_factory, make_change, sizes, cuts, lanes):
+    """Stopped dead between any two events, the agent takes up behind its durable end; each lane's chain is whole."""
+    from producer.spool import Spool
+
+    history = [
+        event for n, (count, size) in enumerate(sizes) for event in _transaction(make_change, 10 * n + 10, count, size)
+    ]
+    path = tmp_path_factory.mktemp("spool") / "spool.db"
+    for cut in [*cuts, len(history)]:
+        spool = Spool(path, 1 << 30)
+        spool.discard_tail()
+        end = spool.durable_end() or START
+        intake = Intake(spool, Gatherer("shop", 1000, spool.ends(1)), end, lambda _: lanes, lambda _: None, 0.05)
+        todo = [e for e in history if (e.lsn if isinstance(e, Begin | Commit) else e.position.lsn) > end.lsn]
+        for number, event in enumerate(todo[:cut]):
+            intake.take([event])
+            if number % 5 == 4:
+                intake.flush()
+        if cut == len(history):
+            intake.flush()
+        else:
+            spool.close()
+    expected = sum(count for count, _ in sizes)
+    found = 0
+    for lane in spool.lanes_with_blocks():
+        mark = None
+        while (queued := spool.head(lane)) is not None:
+            block = decode(queued.data)
+            assert block.prev == mark
+            mark, found = block.last, found + block.count
+            spool.accepted([queued])
+    spool.close()
+    assert found == expected
+
+
+def test_the_health_page_tells_people_and_machines():
+    """503 with the reason while something is wrong; the same numbers as JSON and for Prometheus."""
+    troubles = [None]
+
+    def status() -> Status:
+        return Status("shop", 1, troubles[0] is None, troubles[0], 9, 8, 7, 6, 5, 4, 3, 2, 1, 100, 200, 0.5, None)
+
+    page = HealthPage(0, status)
+    try:
+        address = f"http://127.0.0.1:{page.port}"
+        assert json.load(urllib.request.urlopen(f"{address}/status"))["accepted_changes"] == 4
+        text = urllib.request.urlopen(f"{address}/metrics").read().decode()
+        assert 'headrace_agent_captured_changes{source="shop"} 6' in text
+        assert urllib.request.urlopen(f"{address}/health").status == 200
+        troubles[0] = "the spool is full"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"{address}/health")
+        assert (refused.value.code, refused.value.read()) == (503, b"the spool is full")
+    finally:
+        page.close()

@@ -1,0 +1,78 @@
+"""The agent's configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from producer.errors import ConfigurationRefused
+from producer.settings import load
+
+VALID = """
+[source]
+name = "shop"
+dsn = "host=db dbname=shop user=headrace"
+[spool]
+path = "/var/lib/headrace/spool.db"
+[[tables]]
+name = "public.accounts"
+"""
+
+
+def _load(tmp_path: Path, text: str):
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    return load(path)
+
+
+def _problems(tmp_path: Path, text: str) -> list[str]:
+    with pytest.raises(ConfigurationRefused) as refused:
+        _load(tmp_path, text)
+    return [problem.removeprefix(f"{tmp_path}/") for problem in refused.value.problems]
+
+
+def test_a_small_file_is_enough(tmp_path):
+    """What is not said has a default; slot and publication are named after the source."""
+    settings = _load(tmp_path, VALID)
+    assert (settings.source.slot, settings.source.publication) == ("headrace_shop", "headrace_shop")
+    assert (settings.aws.stream, settings.tables[0].lanes, settings.health.port) == ("headrace", 1, None)
+
+
+def test_all_mistakes_are_reported_together(tmp_path):
+    """Each problem names the file, the key, what is expected and what is there."""
+    text = VALID.replace('name = "shop"', 'name = "Shop!"') + 'lanes = "many"\n[health]\nport = true\n'
+    assert _problems(tmp_path, text) == [
+        "agent.toml: source.name: expected lower-case letters, digits and _, starting with a letter, got 'Shop!'",
+        "agent.toml: health.port: expected a whole number from 0 to 65535, got True",
+        "agent.toml: tables[0].lanes: expected a whole number from 1 to 256, got 'many'",
+    ]
+
+
+def test_an_unknown_key_is_a_mistake(tmp_path):
+    """A misspelt key is named, with those that exist."""
+    problems = _problems(tmp_path, VALID + "lane = 2\n[sources]\n")
+    assert problems == [
+        "agent.toml: tables[0].lane: unknown; expected one of append_only, lanes, name",
+        "agent.toml: sources: unknown; expected one of aws, health, source, spool, tables",
+    ]
+
+
+def test_an_empty_file_lists_what_is_needed(tmp_path):
+    assert _problems(tmp_path, "") == [
+        "agent.toml: source: expected a section [source] with name, dsn, got none",
+        "agent.toml: spool: expected a section [spool] with path, got none",
+        "agent.toml: tables: expected at least one [[tables]] with a name, got nothing",
+    ]
+
+
+def test_a_file_that_is_no_toml_or_is_missing_is_named(tmp_path):
+    assert "not valid TOML" in _problems(tmp_path, "[source")[0]
+    with pytest.raises(ConfigurationRefused, match=r"nowhere\.toml: cannot be read"):
+        load(tmp_path / "nowhere.toml")
+
+
+def test_a_table_is_named_once(tmp_path):
+    assert _problems(tmp_path, VALID + '[[tables]]\nname = "public.accounts"\n') == [
+        "agent.toml: tables[1].name: expected each table once, got 'public.accounts' again"
+    ]
