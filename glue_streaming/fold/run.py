@@ -164,10 +164,10 @@ def _after(
     written: dict[str, list[WrittenFile]],
     now: datetime,
 ) -> FoldState:
-    """The fold's state behind its commit. What it took of log and staged is what it removed less what it put back."""
+    """The fold's state behind its commit. What it took of the log is what it removed less what it put back."""
     totals, gone = before.totals, {id(file) for file in chosen.removed}
-    appended = [file for file in chosen.removed if file.tier in ("log", "staged")]
-    back = [*written.get("log", []), *written.get("staged", [])]
+    appended = [file for file in chosen.removed if file.tier == "log"]
+    back = written.get("log", [])
 
     def left(tier: str) -> tuple[int, int]:
         kept = [file for file in files if file.tier == tier and id(file) not in gone]

@@ -65,16 +65,17 @@ class LakeTable:
     def append(self, rows: Sequence[dict[str, Any]], snapshots: dict[int, SnapshotState] | None = None) -> None:
         table = self.load()
         arrow = data_files.arrow_schema(table.schema())
-        files = []
+        files, logged = [], []
         for tier in sorted({row["_tier"] for row in rows}):
             part = pa.Table.from_pylist([row for row in rows if row["_tier"] == tier], schema=arrow)
             written = data_files.write(part, schema=table.schema(), location=table.location(), tier=tier, io=table.io)
             assert written is not None
             files.append(written)
+            logged += [written] if tier == "log" else []
         old = stream_state(table.properties)
         new = replace(
             old,
-            totals=old.totals.plus(len(rows), sum(f.size for f in files), len(files)),
+            totals=old.totals.plus(sum(f.rows for f in logged), sum(f.size for f in logged), len(logged)),
             snapshots={**old.snapshots, **(snapshots or {})},
         )
         commit.append(table, [f.to_data_file() for f in files], expected=old, new=new)
