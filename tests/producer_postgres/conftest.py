@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 from ops.postgres_server import PostgresServer
-from producer.change import Change, Commit, Event
+from producer.change import Change, Commit, Event, Keepalive
 from producer.postgres.capture import Capture
 from producer.postgres.identity import prepare
 from producer.postgres.source import PostgresSource, TableChoice
@@ -75,7 +75,7 @@ class Upstream:
             events += capture.poll(0.5)
             marks = [place for place, event in enumerate(events) if _is_mark(event)]
             if marks and any(isinstance(event, Commit) for event in events[marks[0] :]):
-                return [event for event in events[: marks[0] - 1] if not type(event).__name__ == "Keepalive"]
+                return [event for event in events[: marks[0] - 1] if not isinstance(event, Keepalive)]
         raise AssertionError(f"the mark did not come: {events}")
 
 

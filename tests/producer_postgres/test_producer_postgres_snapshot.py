@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -58,7 +59,7 @@ def test_key_ranges_cover_a_table_once(prepared: Make, datum: Datum) -> None:
     up.run("INSERT INTO a SELECT x, y FROM generate_series(1, 9) x, unnest('{a,b,c}'::text[]) y")
     cuts = [None, ("3", "b"), ("3", "c"), ("7", "a"), None]
     found = []
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         with open_snapshot(up.source, "public", "a", era=1, key_range=KeyRange(low, high)) as snapshot:
             found.append([(datum(row)["x"], datum(row)["y"]) for row in snapshot.rows])
     assert found[1] == [(3, "b")]

@@ -220,7 +220,9 @@ def test_a_lost_connection_is_told_apart(prepared: Make) -> None:
     up = prepared("CREATE TABLE a (id int PRIMARY KEY)")
     with Capture(up.source, era=1, after_lsn=0) as capture:
         capture.poll(0.1)
-        up.query(f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{up.source.slot}'")
+        up.query(
+            f"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{up.source.slot}'"
+        )
         with pytest.raises(SourceUnreachable):
             for _ in range(100):
                 capture.poll(0.2)
