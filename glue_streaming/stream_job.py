@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import json
 import logging
-import pickle
+import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import cache
 from types import FrameType
 from typing import Any
 
 from pyspark.sql import DataFrame, SparkSession
 
+from glue_streaming import spark_tasks
 from glue_streaming.aws import Aws
 from glue_streaming.batch import Driver, Report
 from glue_streaming.errors import GlueStreamingError
-from glue_streaming.load import Outcome, Task, load_shard
 from glue_streaming.settings import JobArguments, parse_arguments
 
 _DRAINED_BATCHES = 2
@@ -35,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         arguments = parse_arguments(argv)
         spark = _session()
-        driver = Driver(Aws(), arguments, lambda tasks: _run(spark, tasks))
+        driver = Driver(Aws(), arguments, lambda tasks: spark_tasks.run(spark, tasks))
         (_drain if arguments.mode == "drain" else _stream)(spark, driver, arguments)
         spark.stop()
     except GlueStreamingError as error:
@@ -45,6 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _session() -> SparkSession:
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers with this interpreter's packages
     builder = SparkSession.builder.appName("headrace-stream")
     for name, value in {
         "spark.ui.enabled": "false",
@@ -56,27 +56,6 @@ def _session() -> SparkSession:
     session = builder.getOrCreate()
     session.sparkContext.setLogLevel("ERROR")
     return session
-
-
-def _run(spark: SparkSession, tasks: Sequence[Task]) -> list[Outcome]:
-    """One Spark job: a task a shard. Only pickled tasks and outcomes cross into the JVM, never a change."""
-    if not tasks:
-        return []
-    rows = [pickle.dumps(task) for task in tasks]
-    outcomes = spark.sparkContext.parallelize(rows, len(rows)).map(_load).collect()
-    return [pickle.loads(outcome) for outcome in outcomes]
-
-
-def _load(row: bytes) -> bytes:
-    aws = _aws()
-    task: Task = pickle.loads(row)
-    return pickle.dumps(load_shard(task, aws.client("kinesis"), aws.client("s3"), aws.io))
-
-
-@cache
-def _aws() -> Aws:
-    """Clients of the Python worker, which serves many batches."""
-    return Aws()
 
 
 def _stream(spark: SparkSession, driver: Driver, arguments: JobArguments) -> None:
