@@ -24,6 +24,11 @@ class Cut:
     lines: Mapping[str, Line] = field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
 
+    @property
+    def newest(self) -> Line | None:
+        """The watermark that stands now."""
+        return self.ring[-1].line if self.ring else None
+
     def aged(self, horizon_seconds: float) -> Line | None:
         return aged(self.ring, horizon_seconds)
 

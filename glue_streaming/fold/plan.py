@@ -68,7 +68,8 @@ def work(
     aged, line = cut.aged(settings.horizon_seconds), cut.lines.get(table)
     waiting = tail(stream, fold)
     first = fold.activated_through == 0
-    active = activation(stream.snapshots, fold.activated_through, aged, line, first=first)
+    reachable = _first_line(table, line, cut) if first else line
+    active = activation(stream.snapshots, fold.activated_through, aged, reachable, first=first)
     if active is not None:
         cost = waiting.bytes + fold.totals.delta_bytes + fold.totals.base_bytes
         return Work("activate", active.line, f"snapshot {active.snapshot} is complete", cost, active.snapshot)
@@ -126,6 +127,16 @@ def settings_from(items: Mapping[str, str], horizon_seconds: float | None) -> Fo
 def tables_of(names: Sequence[str], source: str) -> list[str]:
     """The tables of one source among `source.table` names."""
     return [name.removeprefix(f"{source}.") for name in names if name.startswith(f"{source}.")]
+
+
+def _first_line(table: str, line: Line | None, cut: Cut) -> Line | None:
+    """How far a first activation may go: no view of the table was read yet, so the watermark need not be aged.
+
+    Not above it, though, where the table is in the cut: its cut view would show rows from beyond the cut.
+    """
+    if table in cut.excluded:
+        return line
+    return None if line is None or cut.newest is None else min(line, cut.newest)
 
 
 def _major(fold: FoldState, waiting: Tail, line: Line, reason: str) -> Work:

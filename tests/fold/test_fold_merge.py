@@ -259,12 +259,14 @@ def play(shape: Shape, seed: int, folder: Path, check: Callable[[Source, Lake], 
     rng = random.Random(seed)
     source, lake = Source(rng, shape), Lake(shape, folder)
     sent = 0
-    for _ in range(rng.randint(2, 7)):
+    for turn in range(rng.randint(3, 7)):
         for _ in range(rng.randint(1, 6)):
             source.transaction()
         lake.append("log", source.emitted[sent:])
         sent = len(source.emitted)
-        if rng.random() < 0.7:
+        if turn == 0:
+            lake.fold(Line(1, source.lsn), major=True)
+        elif rng.random() < 0.7:
             lsns = [lsn for lsn in source.at if lsn > lake.line.lsn]
             if lsns:
                 lake.fold(Line(1, rng.choice(lsns)), major=rng.random() < 0.35)
