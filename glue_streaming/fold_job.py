@@ -99,5 +99,5 @@ def _log(event: str, **fields: Any) -> None:
     print(json.dumps({"event": event, "at": datetime.now(UTC).isoformat(), **fields}), flush=True)
 
 
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+if __name__ == "__main__" and (status := main(sys.argv[1:])):
+    sys.exit(status)
