@@ -1,0 +1,216 @@
+"""A laptop's AWS for the tests of the streaming job, and a source that writes blocks to its stream."""
+
+import io
+import itertools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import fastavro
+import pytest
+
+from localaws.process import LocalAws, running
+from schemas import block as blocks
+from schemas import control
+from schemas.block import Block, Codec, Kind
+from schemas.change_record import Column, TableSchema
+from schemas.control import Announcement, LaneEnd, Progress, SnapshotEnd
+from schemas.position import Position
+from schemas.registry import Registry
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def aws_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
+    with running(tmp_path_factory.mktemp("aws")) as server:
+        before = dict(os.environ)
+        os.environ.update(server.environment())
+        yield server
+        os.environ.clear()
+        os.environ.update(before)
+
+
+@dataclass
+class World:
+    """One source with a stream, a bucket and DynamoDB tables of its own. `last` chains the blocks of every lane."""
+
+    server: LocalAws
+    source: str
+    stream: str
+    bucket: str
+    prefix: str
+    last: dict[tuple[str, str], Position] = field(default_factory=dict)
+    sent: list[tuple[str, str, bytes]] = field(default_factory=list)
+
+    @property
+    def registry(self) -> Registry:
+        return Registry(self.server.client("dynamodb"), f"{self.prefix}-schemas")
+
+    def arguments(self, **more: str) -> list[str]:
+        given = {
+            "source": self.source,
+            "stream_name": self.stream,
+            "lake_bucket": self.bucket,
+            "dynamodb_prefix": self.prefix,
+            "fold_horizon_seconds": "5",
+            **more,
+        }
+        return [word for name, value in given.items() for word in (f"--{name}", value)]
+
+    def schema(self, table: str, *columns: str, key: Sequence[str] = ("id",)) -> TableSchema:
+        """A table with an `id` (long) and text columns; registered, as the agent does before its first block."""
+        typed = [Column("id", "long", "id", "bigint"), *(Column(name, "string", name, "text") for name in columns)]
+        return self.registry.register(TableSchema(self.source, table, tuple(typed), tuple(key))).schema
+
+    def data(
+        self, schema: TableSchema, lsn: int, rows: Sequence[dict[str, Any]], *, lane: str = "0", op: str = "c"
+    ) -> Block:
+        """The next data block of a lane: one transaction at `lsn`. It is chained, but not sent."""
+        return self._block(Kind.DATA, schema, lane, [(Position(1, lsn, n), op, row) for n, row in enumerate(rows)])
+
+    def snapshot(
+        self, schema: TableSchema, point: int, rows: Sequence[dict[str, Any]], *, lane: str, first: int = 0
+    ) -> Block:
+        """Rows of a snapshot that was read at consistent point `point`, from ordinal `first` on."""
+        positions = [(Position(1, point - 1, first + n), "r", row) for n, row in enumerate(rows)]
+        return self._block(Kind.SNAPSHOT, schema, lane, positions)
+
+    def snapshot_end(self, table: str, end: SnapshotEnd) -> Block:
+        lane = control.snapshot_lane(end.snapshot, end.group, end.attempt)
+        last = Position(1, end.consistent_point - 1, end.count)
+        return self._control(Kind.SNAPSHOT_END, table, lane, last, control.encode_snapshot_end(end))
+
+    def reject(self, table: str, at: Position, reason: str, *, lane: str = "0") -> Block:
+        datum = control.encode_reject(control.Reject("c", "id=1", reason, b"\x01"))
+        return self._control(Kind.REJECT, table, lane, at, datum)
+
+    def progress(
+        self, through: int, *, announced: Sequence[Announcement] = (), vector: Sequence[LaneEnd] | None = None
+    ) -> Block:
+        """What the agent says once everything so far was accepted; `vector` to say something else."""
+        ends = tuple(
+            LaneEnd(table, lane, last) for (table, lane), last in self.last.items() if not lane.startswith("s")
+        )
+        datum = control.encode_progress(
+            Progress(1, through, NOW, ends if vector is None else tuple(vector), tuple(announced))
+        )
+        at = Position(1, through, 0)
+        return _built(Kind.PROGRESS, self.source, "", control.CONTROL_LANE, blocks.NO_SCHEMA, None, at, at, 1, datum)
+
+    def send(self, *several: Block) -> None:
+        for block in several:
+            self.send_bytes(blocks.encode(block), block.table, block.lane)
+
+    def send_bytes(self, data: bytes, table: str, lane: str) -> None:
+        self.server.client("kinesis").put_record(
+            StreamName=self.stream,
+            Data=data,
+            PartitionKey=control.partition_key(self.source, table, lane),
+            ExplicitHashKey=str(control.lane_hash_key(self.source, table, lane)),
+        )
+
+    def _block(
+        self, kind: Kind, schema: TableSchema, lane: str, changes: Sequence[tuple[Position, str, dict[str, Any]]]
+    ) -> Block:
+        prev = self.last.get((schema.table, lane))
+        first, last = changes[0][0], changes[-1][0]
+        self.last[schema.table, lane] = last
+        datums = encoded(schema, changes)
+        writer = schema.fingerprint()
+        return _built(kind, self.source, schema.table, lane, writer, prev, first, last, len(changes), datums)
+
+    def _control(self, kind: Kind, table: str, lane: str, at: Position, datum: bytes) -> Block:
+        prev = self.last.get((table, lane))
+        self.last[table, lane] = at
+        return _built(kind, self.source, table, lane, blocks.NO_SCHEMA, prev, at, at, 1, datum)
+
+
+def encoded(schema: TableSchema, changes: Sequence[tuple[Position, str, dict[str, Any]]]) -> bytes:
+    """Avro datums of changes, by fastavro: an encoder that shares nothing with the product's."""
+    parsed = fastavro.parse_schema(schema.to_avro())
+    out = io.BytesIO()
+    for position, op, row in changes:
+        metadata = {
+            "_op": op,
+            "_era": position.era,
+            "_lsn": position.lsn,
+            "_idx": position.idx,
+            "_committed_at": NOW,
+            "_unchanged": None,
+            "_old_key": None,
+            "_raw": None,
+        }
+        fastavro.schemaless_writer(out, parsed, {**metadata, **row})
+    return out.getvalue()
+
+
+def _built(
+    kind: Kind,
+    source: str,
+    table: str,
+    lane: str,
+    schema: bytes,
+    prev: Position | None,
+    first: Position,
+    last: Position,
+    count: int,
+    datums: bytes,
+) -> Block:
+    codec = Codec.ZSTANDARD if kind in (Kind.DATA, Kind.SNAPSHOT) else Codec.NULL
+    return blocks.build(
+        kind,
+        source,
+        table,
+        lane,
+        schema=schema,
+        prev=prev,
+        first=first,
+        last=last,
+        count=count,
+        created_at=NOW,
+        datums=datums,
+        codec=codec,
+    )
+
+
+@pytest.fixture
+def make_world(aws_server: LocalAws) -> Callable[..., World]:
+    """Makes a source with everything that it needs on the laptop's AWS."""
+
+    def make(shards: int = 1) -> World:
+        name = f"src{next(_NUMBERS)}"
+        world = World(aws_server, name, f"stream-{name}", f"lake-{name}", f"hr-{name}")
+        aws_server.client("s3").create_bucket(Bucket=world.bucket)
+        kinesis = aws_server.client("kinesis")
+        kinesis.create_stream(StreamName=world.stream, ShardCount=shards)
+        kinesis.get_waiter("stream_exists").wait(StreamName=world.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 20})
+        for table, hash_key, range_key, kind in (
+            ("schemas", "subject", "version", "N"),
+            ("tables", "table", None, "S"),
+            ("settings", "job", "name", "S"),
+            ("shards", "job", "shard", "S"),
+            ("sources", "source", "item", "S"),
+        ):
+            _dynamodb_table(aws_server.client("dynamodb"), f"{world.prefix}-{table}", hash_key, range_key, kind)
+        return world
+
+    return make
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    return make_world()
+
+
+def _dynamodb_table(dynamodb: Any, name: str, hash_key: str, range_key: str | None, kind: str) -> None:
+    keys = [(hash_key, "HASH", "S"), *([(range_key, "RANGE", kind)] if range_key else [])]
+    dynamodb.create_table(
+        TableName=name,
+        KeySchema=[{"AttributeName": key, "KeyType": role} for key, role, _ in keys],
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": scalar} for key, _, scalar in keys],
+        BillingMode="PAY_PER_REQUEST",
+    )
