@@ -28,10 +28,10 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         return int(arguments.verb(arguments, Console(highlight=False)))
     except OpsError as error:
-        console.print(f"headrace: {error}", markup=False)
+        console.print(f"headrace: {error}", markup=False, soft_wrap=True)
         return error.exit_code
     except PostgresFailed as error:
-        console.print(f"headrace: PostgreSQL: {error}", markup=False)
+        console.print(f"headrace: PostgreSQL: {error}", markup=False, soft_wrap=True)
         return OpsError.exit_code
     except KeyboardInterrupt:
         console.print("headrace: interrupted")
@@ -85,7 +85,7 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
 
 def _up(arguments: argparse.Namespace, console: Console) -> int:
     def tell(line: str) -> None:
-        console.print(f"  {line}", markup=False)
+        console.print(f"  {line}", markup=False, soft_wrap=True)
 
     found = stack.create(arguments.stack or _DEFAULT_STACK)
     up.start(found, tell)

@@ -27,12 +27,16 @@ _ZIP: Final = "jobs/headrace.zip"
 
 @dataclass(frozen=True)
 class Deployment:
-    """What is to be made. Heaps are in MiB; settings are items of the settings table, by job."""
+    """What is to be made. Heaps are in MiB; settings are items of the settings table, by job.
+
+    checkpoint: where Spark keeps its own, a folder or an S3 prefix; losing it costs nothing.
+    """
 
     names: Names = field(default_factory=Names)
     sources: tuple[str, ...] = ("shop",)
     shards: int = 2
     mode: str = "continuous"
+    checkpoint: str = "s3://headrace-lake/jobs/checkpoint"
     schedule: str = "rate(1 minute)"
     stream_heap_mib: int = 512
     fold_heap_mib: int = 384
@@ -160,7 +164,7 @@ def _jobs(deployment: Deployment, roles: Mapping[str, str]) -> tuple[dict[str, A
     return (
         job(
             *(names.stream_job, "stream_job.py", roles["stream-job"], "gluestreaming", deployment.stream_heap_mib),
-            {"--mode": deployment.mode, "--checkpoint": f"s3://{bucket}/jobs/checkpoint"},
+            {"--mode": deployment.mode, "--checkpoint": deployment.checkpoint},
         ),
         job(
             *(names.fold_job, "fold_job.py", roles["fold-job"], "glueetl", deployment.fold_heap_mib),

@@ -29,6 +29,8 @@ _AGENT: Final = "agent"
 _AWS_START_SECONDS: Final = 60.0
 _AWS_STOP_SECONDS: Final = 60.0
 _AGENT_STOP_SECONDS: Final = 25.0
+# The job runs inherit these: Spark listens on loopback only, and its workers run on this interpreter.
+_FOR_JOBS: Final = {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
 _POSTGRES: Final = {"max_connections": "50", "shared_buffers": "64MB", "synchronous_commit": "on"}
 
 
@@ -81,7 +83,7 @@ class Stack:
         if self.processes.get(_AWS) is None:
             words = ["--port", str(self.facts.aws_port), "--state", str(self.aws_state)]
             words += ["--seconds-per-minute", f"{self.facts.seconds_per_minute:g}"]
-            self._start(_AWS, [sys.executable, "-m", "localaws", *words], {})
+            self._start(_AWS, [sys.executable, "-m", "localaws", *words], _FOR_JOBS)
         until(self._aws_answers, f"the laptop's AWS (see {self.log(_AWS)})", _AWS_START_SECONDS)
 
     def start_agent(self) -> None:

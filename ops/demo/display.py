@@ -25,7 +25,7 @@ class Display:
         self._started = time.monotonic()
 
     def tell(self, event: str) -> None:
-        self._console.print(f"{time.monotonic() - self._started:6.1f} s  {event}", markup=False)
+        self._console.print(f"{time.monotonic() - self._started:6.1f} s  {event}", markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def watching(self, stack: Stack) -> Iterator[None]:
