@@ -371,3 +371,16 @@ def test_an_activated_snapshot_equals_the_source(
     lake.append("log", [row for row in source.emitted if row["_lsn"] == source.lsn])
     lake.fold(Line(1, source.lsn), major=rng.random() < 0.5)
     assert states(shape, lake.query(view_sql.current(shape))) == source.current()
+
+
+def test_a_row_whose_delete_was_lost_is_gone_behind_the_snapshot(in_folder: Callable[[], Path]) -> None:
+    """Its insert lies below the snapshot, its delete in a hole: the snapshot lacks it, so base does; history closes it."""
+    lake = Lake(PLAIN, in_folder())
+    values = {"id": 5, "n": 1}
+    lake.append("log", [lake_row(1, 5, 0, "c", values, "log", START)])
+    lake.append("staged", [lake_row(1, 9, 0, "r", {"id": 1, "n": 2}, "staged", START)])
+    state = SnapshotState(low=10, groups=1, ended={0: EndedGroup(1, 10, None, None, 1)})
+    lake.activate(Line(1, 12), 1, state)
+    assert states(PLAIN, lake.query(view_sql.current(PLAIN))) == [(1, 2)]
+    history = sorted((row[0], row[2], row[8]) for row in lake.query(view_sql.changes(PLAIN)))
+    assert history == [("c", 5, 5), ("d", 9, 5), ("r", 9, 1)]
