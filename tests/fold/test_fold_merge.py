@@ -374,7 +374,7 @@ def test_an_activated_snapshot_equals_the_source(
 
 
 def test_a_row_whose_delete_was_lost_is_gone_behind_the_snapshot(in_folder: Callable[[], Path]) -> None:
-    """Its insert lies below the snapshot, its delete in a hole: the snapshot lacks it, so base does; history closes it."""
+    """Its insert lies below the snapshot, its delete in a hole: base lacks it as the snapshot does; history closes it."""
     lake = Lake(PLAIN, in_folder())
     values = {"id": 5, "n": 1}
     lake.append("log", [lake_row(1, 5, 0, "c", values, "log", START)])
