@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from glue_streaming import holes
 from glue_streaming.holes import Hole
-from schemas.position import Position
+from schemas.position import Line, Position
 
 
 @dataclass(frozen=True)
 class Lane:
-    """What a table has dealt with of one lane: everything up to `mark`, except its holes."""
+    """What a table has dealt with of one lane: everything up to `mark`, except its holes.
+
+    sealed: holes that end below this line are filled no more, since a complete snapshot repairs them: the fold that
+    activates it may be on its way, and rows that came in behind its back would lie below its line.
+    """
 
     name: str
     mark: Position | None = None
     holes: tuple[Hole, ...] = ()
+    sealed: Line | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def judge(lane: Lane, prev: Position | None, last: Position) -> Verdict:
     Holes come before the mark: a resent block is below the mark, and only this test lets it in. The same test serves
     resend, replay and re-read.
     """
-    hole = _fillable(lane.holes, prev, last)
+    hole = _fillable(lane, prev, last)
     if hole is not None:
         return Fill(hole, min(last, hole.last))
     mark = lane.mark
@@ -74,9 +78,9 @@ def advance(lane: Lane, verdict: Verdict, last: Position) -> Lane:
     """The lane after its verdict was carried out. A gap carries nothing out: see `declare`."""
     match verdict:
         case Load():
-            return Lane(lane.name, last, lane.holes)
+            return replace(lane, mark=last)
         case Fill(hole, upto):
-            return Lane(lane.name, lane.mark, holes.filled(lane.holes, hole, upto))
+            return replace(lane, holes=holes.filled(lane.holes, hole, upto))
         case _:
             return lane
 
@@ -84,12 +88,14 @@ def advance(lane: Lane, verdict: Verdict, last: Position) -> Lane:
 def declare(lane: Lane, upto: Position, reason: str, at: str, where: str | None = None) -> Lane:
     """The lane with (mark, upto] given up as a hole, and its mark moved past it."""
     hole = Hole(lane.name, lane.mark if _same_era(lane.mark, upto) else None, upto, reason, at, where)
-    return Lane(lane.name, upto, holes.add(lane.holes, hole))
+    return replace(lane, mark=upto, holes=holes.add(lane.holes, hole))
 
 
-def _fillable(open_holes: Sequence[Hole], prev: Position | None, last: Position) -> Hole | None:
+def _fillable(lane: Lane, prev: Position | None, last: Position) -> Hole | None:
     """The hole with prev <= after < last; None as prev or as after stands for the lane's beginning in the era."""
-    for hole in open_holes:
+    for hole in lane.holes:
+        if lane.sealed is not None and hole.ends_below(lane.sealed):
+            continue
         begins = prev is None or (hole.after is not None and prev <= hole.after)
         reaches = last.era == hole.last.era and (hole.after is None or hole.after < last)
         if begins and reaches:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from schemas.position import Position
+from schemas.position import Line, Position
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Hole:
     def lowest(self) -> Position:
         """No position of the hole lies at or below this one (the origin of its era where nothing came before)."""
         return self.after if self.after is not None else Position(self.last.era, 0, -1)
+
+    def ends_below(self, line: Line) -> bool:
+        """Whether a snapshot whose lowest consistent point is `line` holds all that is missing here."""
+        return (self.last.era, self.last.lsn) < line
 
 
 def add(holes: Sequence[Hole], hole: Hole) -> tuple[Hole, ...]:

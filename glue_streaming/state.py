@@ -94,9 +94,20 @@ class StreamState:
     snapshots: Mapping[int, SnapshotState] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
 
+    @property
+    def data_holes(self) -> tuple[Hole, ...]:
+        """The holes in lanes of changes; one in a snapshot's lane only voids the attempt."""
+        return tuple(hole for hole in self.holes if parse_snapshot_lane(hole.lane) is None)
+
+    @property
+    def sealed(self) -> Line | None:
+        """The line below which open holes are left to a complete snapshot."""
+        number = newest_complete(self.snapshots)
+        return None if number is None else Line(self.snapshots[number].era, self.snapshots[number].lowest)
+
     def lane(self, name: str) -> chain.Lane:
         mark = self.marks.get(name)
-        return chain.Lane(name, None if mark is None else mark.position, holes.of_lane(self.holes, name))
+        return chain.Lane(name, None if mark is None else mark.position, holes.of_lane(self.holes, name), self.sealed)
 
     def with_lane(self, lane: chain.Lane, shard: str, sequence: str) -> StreamState:
         """The state after a lane has moved; its block lay at (shard, sequence)."""
@@ -107,11 +118,17 @@ class StreamState:
         return replace(self, marks=marks, holes=(*others, *lane.holes))
 
     def without_snapshots_through(self, activated: int) -> StreamState:
-        """The state less the snapshots, and the marks of their lanes, that the fold has taken in."""
+        """The state less the snapshots that the fold has taken in, their lanes' marks, and the holes they closed."""
+        taken = self.snapshots.get(activated)
+        closed_below = ORIGIN if taken is None else Line(taken.era, taken.lowest)
         return replace(
             self,
             marks={lane: mark for lane, mark in self.marks.items() if not _of_snapshot(lane, activated)},
-            holes=tuple(hole for hole in self.holes if not _of_snapshot(hole.lane, activated)),
+            holes=tuple(
+                hole
+                for hole in self.holes
+                if not _of_snapshot(hole.lane, activated) and not hole.ends_below(closed_below)
+            ),
             snapshots={number: state for number, state in self.snapshots.items() if number > activated},
         )
 
@@ -155,6 +172,13 @@ class FoldState:
             FOLD_TOTALS: _dump(vars(self.totals)),
             **({} if self.folded_at is None else {FOLDED_AT: self.folded_at}),
         }
+
+
+def newest_complete(snapshots: Mapping[int, SnapshotState], activated_through: int = 0) -> int | None:
+    """The newest snapshot whose groups have all ended and that is not activated yet."""
+    return max(
+        (number for number, state in snapshots.items() if number > activated_through and state.complete), default=None
+    )
 
 
 def stream_state(properties: Mapping[str, str]) -> StreamState:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from glue_streaming.state import StreamState
+from glue_streaming.state import StreamState, newest_complete
 from schemas.control import Progress
 from schemas.position import ORIGIN, Line, Position
 
@@ -26,9 +26,7 @@ def covers(progress: Progress, table: str, state: StreamState, above: Line = ORI
     """
     reached = all(_reached(state, end.lane, end.last) for end in progress.vector if end.table == table)
     return reached and not any(
-        _begins_within(hole.lowest, progress.line) and (hole.last.era, hole.last.lsn) >= above
-        for hole in state.holes
-        if not hole.lane.startswith("s")
+        _begins_within(hole.lowest, progress.line) and not hole.ends_below(above) for hole in state.data_holes
     )
 
 
@@ -44,6 +42,15 @@ def newest(progresses: Iterable[Progress], tables: Mapping[str, StreamState]) ->
 def table_line(progresses: Iterable[Progress], table: str, state: StreamState, above: Line = ORIGIN) -> Line | None:
     """L of the table: the newest progress that its marks cover and that lies below its first hole."""
     return max((p.line for p in progresses if covers(p, table, state, above)), default=None)
+
+
+def repair_line(progresses: Iterable[Progress], table: str, state: StreamState, activated_through: int) -> Line | None:
+    """L for activating the table's newest complete snapshot: the holes that the snapshot repairs do not count."""
+    number = newest_complete(state.snapshots, activated_through)
+    if number is None:
+        return None
+    snapshot = state.snapshots[number]
+    return table_line(progresses, table, state, above=Line(snapshot.era, snapshot.lowest))
 
 
 def kept(progresses: Sequence[Progress], watermark: Line | None, limit: int = 64) -> tuple[Progress, ...]:

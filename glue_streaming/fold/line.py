@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from glue_streaming.state import SnapshotState
+from glue_streaming.holes import Hole
+from glue_streaming.state import FoldState, SnapshotState, StreamState, newest_complete
 from schemas.position import Line
 
 
@@ -24,48 +25,132 @@ class CloseCut:
     snapshot: int
 
 
+@dataclass(frozen=True)
+class Closure:
+    """The cut is closed since `at` (epoch seconds), for the activation of these snapshots (table to snapshot).
+
+    Once a table is in `waits_for`, only its activation takes it out: a fold of it may be on its way, and would set an
+    F above whatever watermark was published meanwhile.
+    """
+
+    at: float
+    waits_for: Mapping[str, int] = field(default_factory=dict)
+
+    def aged(self, now: float, horizon_seconds: float) -> bool:
+        """Whether no query can still be planned with a watermark that it read before the cut was closed."""
+        return self.at <= now - horizon_seconds
+
+
 def fold_line(
     current: Line, bounds: tuple[Line | None, ...], snapshots: Mapping[int, SnapshotState], activated_through: int
 ) -> Line | None:
     """The new fold line, or None where it would not move.
 
-    bounds: the aged watermark, and for a table outside the cut its own line; a None among them holds the fold back.
+    bounds: the aged watermark, and the table's own line; a None among them holds the fold back.
     An announced snapshot holds it below its lowest consistent point, until it is activated or abandoned: a change
     that was folded away could not be laid over the snapshot's rows any more.
     """
     known = [bound for bound in bounds if bound is not None]
     if not known or len(known) < len(bounds):
         return None
-    lows = [
-        Line(state.era, state.lowest - 1)
-        for number, state in snapshots.items()
-        if number > activated_through and not state.abandoned
-    ]
-    line = min([*known, *lows])
+    line = min([*known, *_frozen(snapshots, activated_through)])
     return line if line > current else None
 
 
 def activation(
-    snapshots: Mapping[int, SnapshotState], activated_through: int, aged: Line | None, line: Line | None, *, first: bool
+    snapshots: Mapping[int, SnapshotState],
+    activated_through: int,
+    aged: Line | None,
+    line: Line | None,
+    *,
+    first: bool,
+    closed: bool = False,
 ) -> Activation | None:
     """The newest complete snapshot, if the table's line has reached its highest consistent point.
 
-    aged: the aged watermark. line: L of the table, ignoring holes wholly below the snapshot's lowest consistent point.
-    first: the table was never activated, so it has no view yet that could be ahead of a cut: no ageing is needed.
+    aged: the aged watermark. line: L of the table, ignoring holes wholly below the snapshot's lowest consistent point
+    (`watermark.repair_line`). No ageing is needed where no query can hold an older watermark of the table's cut view:
+    first: the table was never activated, so it has no view. closed: the cut has been closed for it, and for the
+    horizon. A later snapshot that is announced bounds F here as well, or its own activation would miss changes.
     """
     number = newest_complete(snapshots, activated_through)
-    if number is None or line is None:
+    ageing = [] if first or closed else [aged]
+    bounds = [bound for bound in (line, *ageing) if bound is not None]
+    if number is None or len(bounds) < 1 + len(ageing):
         return None
-    bounds = [line] if first else [line, *([aged] if aged is not None else [])]
-    if not first and aged is None:
-        return None
-    upto = min(bounds)
+    upto = min([*bounds, *_frozen(snapshots, number)])
     state = snapshots[number]
     return Activation(number, upto) if upto >= Line(state.era, state.highest) else None
 
 
-def newest_complete(snapshots: Mapping[int, SnapshotState], activated_through: int) -> int | None:
-    """The newest snapshot whose groups have all ended and that is not activated yet."""
-    return max(
-        (number for number, state in snapshots.items() if number > activated_through and state.complete), default=None
-    )
+def repair(state: StreamState, fold: FoldState, repair_line: Line | None) -> CloseCut | None:
+    """Whether the table's newest complete snapshot could be activated if the watermark were not held by its own hole.
+
+    A table that was never activated needs no closing: it has no view.
+    """
+    number = newest_complete(state.snapshots, fold.activated_through)
+    if number is None or repair_line is None or fold.activated_through == 0:
+        return None
+    snapshot = state.snapshots[number]
+    repaired = any(hole.ends_below(Line(snapshot.era, snapshot.lowest)) for hole in state.data_holes)
+    reached = min([repair_line, *_frozen(state.snapshots, number)]) >= Line(snapshot.era, snapshot.highest)
+    return CloseCut(number) if repaired and reached else None
+
+
+def closure(
+    current: Closure | None,
+    wanted: Mapping[str, CloseCut],
+    folds: Mapping[str, FoldState],
+    watermark: Line | None,
+    now: float,
+) -> Closure | None:
+    """The cut's closure from now on; None: it is open.
+
+    wanted: what `repair` says of the tables in the cut. folds: the state of those tables, read after the closing.
+    watermark: what is to be published now. It opens when all that it waited for is activated and no table in the cut
+    is folded beyond the watermark.
+    """
+    if current is None and not wanted:
+        return None
+    earlier = {} if current is None else current.waits_for
+    asked = {**earlier, **{table: close.snapshot for table, close in wanted.items()}}
+    waits_for = {
+        table: number
+        for table, number in asked.items()
+        if table in folds and folds[table].activated_through < earlier.get(table, number)
+    }
+    closed = Closure(now if current is None else current.at, waits_for)
+    if waits_for or watermark is None or any(fold.line > watermark for fold in folds.values()):
+        return closed
+    return None
+
+
+def joins_cut(aged: Line | None, fold: FoldState) -> bool:
+    """Whether the table's cut view may appear (after its first activation, or after `include`).
+
+    The aged watermark has to be at F: a query that is being planned may have read an older one for its other tables.
+    """
+    return aged is not None and fold.activated_through > 0 and aged >= fold.line
+
+
+def unrepaired(state: StreamState, activated_through: int) -> tuple[Hole, ...]:
+    """The open holes that no snapshot at hand repairs: another one has to supersede it.
+
+    While one is being read, nobody knows yet how low its consistent points are, so nothing is reported.
+    """
+    waiting = {n: s for n, s in state.snapshots.items() if n > activated_through and not s.abandoned}
+    if not waiting:
+        return state.data_holes
+    newest = waiting[max(waiting)]
+    if not newest.complete:
+        return ()
+    return tuple(hole for hole in state.data_holes if not hole.ends_below(Line(newest.era, newest.lowest)))
+
+
+def _frozen(snapshots: Mapping[int, SnapshotState], after: int) -> list[Line]:
+    """The lines that announced snapshots behind `after` hold F at, or below."""
+    return [
+        Line(state.era, state.lowest - 1)
+        for number, state in snapshots.items()
+        if number > after and not state.abandoned
+    ]
