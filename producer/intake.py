@@ -20,7 +20,8 @@ IDLE_NOTE_SECONDS = 1.0
 class Intake:
     """Gathers changes, and spools them as soon as a block is full or the oldest has waited linger_seconds.
 
-    lanes_of: how many lanes a table has. confirm: tells the source what it may forget; called after the fsync.
+    end: the spool's durable end when it starts. lanes_of: how many lanes a table has.
+    confirm: tells the source what it may forget; called after the fsync.
     """
 
     spool: Spool
@@ -31,11 +32,14 @@ class Intake:
     linger_seconds: float
     clock: Callable[[], float] = time.monotonic
     captured: int = 0
-    _durable: DurableEnd | None = None
+    _durable: DurableEnd = field(init=False)
     _oldest: float | None = None
     _moved: float | None = None
     _tail_spooled: bool = False
     _schemas: dict[int, TableSchema] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._durable = self.end
 
     def take(self, events: Iterable[Event]) -> None:
         """Gather events in order; what fills a block is spooled at once."""

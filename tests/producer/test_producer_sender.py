@@ -96,7 +96,7 @@ def _fill(spool: Spool, make_change, lane: Lane, lsns: range, size: int = 20) ->
     return [block.data for block in blocks]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     fates=st.lists(st.sampled_from(list(Outcome)), max_size=40),
     lanes=st.integers(1, 4),
@@ -145,6 +145,7 @@ def test_a_refused_record_holds_back_its_own_lane_only(make_spool, make_change):
     assert [len(request) for request in stream.requests] == [2, 1]
     _drain(sender, clock, spool)
     assert sender.trouble is None
+    assert len(stream.records) == 6
 
 
 def test_waits_grow_and_end_at_the_first_success(make_spool, make_change):

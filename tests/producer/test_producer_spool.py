@@ -116,6 +116,7 @@ def test_a_resend_queues_the_blocks_of_a_range_once_more(make_spool, packed):
     while spool.head(LANE) is not None:
         sent.append(spool.head(LANE).last.lsn)
         _accept(spool)
+        assert watermark.progress(spool.view()).vector[0].last >= before.vector[0].last
     assert sent == [20, 30, 40]
     assert spool.totals().accepted_changes == 4
 
