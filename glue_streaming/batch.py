@@ -81,6 +81,7 @@ class Driver:
         self._shards_listed_at = float("-inf")
         self._progresses: dict[str, tuple[Progress, ...]] = dict.fromkeys(arguments.sources, ())
         self._missing_since: dict[tuple[LaneKey, Position], float] = {}
+        self._paused: frozenset[TableKey] = frozenset()
         self._number = 0
         for source in arguments.sources:
             self._ensure_database(watermark_view.database(source))
@@ -92,6 +93,7 @@ class Driver:
         report = Report(self._number)
         timer = _Timer(report.seconds)
         report.settings_problems = self._read_settings()
+        self._paused = self._read_paused()
         outcomes = [] if self.settings.pause else self._run_tasks(self._plan())
         timer.stage("load")
         earlier = dict(self._progresses)
@@ -127,7 +129,8 @@ class Driver:
                 sources=frozenset(self._arguments.sources),
                 tables=tables,
                 parked=frozenset(self._parking.lanes),
-                give_up=frozenset(self._parking.give_up),
+                paused=self._paused,
+                give_up=dict(self._parking.give_up),
             )
             for shard in shards.readable(self._shards, self._drained)
         ]
@@ -141,6 +144,18 @@ class Driver:
         items = {item["name"]["S"]: item["value"]["S"] for item in answer["Items"]}
         self.settings, problems = batch_settings(items, self.settings)
         return problems
+
+    def _read_paused(self) -> frozenset[TableKey]:
+        """Tables that the DynamoDB table `tables` pauses: their lanes wait, all others flow."""
+        pages = self._dynamodb.get_paginator("scan").paginate(
+            TableName=self._arguments.dynamodb_table("tables"),
+            FilterExpression="paused = :yes",
+            ProjectionExpression="#table",
+            ExpressionAttributeNames={"#table": "table"},
+            ExpressionAttributeValues={":yes": {"BOOL": True}},
+        )
+        names = [item["table"]["S"] for page in pages for item in page["Items"]]
+        return frozenset((source, table) for source, _, table in (name.partition(".") for name in names))
 
     # ---- commit
 
@@ -234,9 +249,11 @@ class Driver:
         parked = self._parking.lanes[key]
         if parked.obstacle.reason == "gap":
             if parked.reread:
-                self._parking.give_up[key] = "gap"
+                self._parking.abandon(key, "gap")
                 return self._parking.resume(key)
             return self._parking.read_again(key, self.lake.tables[key.source, key.table].state.marks.get(key.lane))
+        if parked.obstacle.reason == "paused":
+            return None if (key.source, key.table) in self._paused else self._parking.resume(key)
         try:
             self.lake.prepare(key, parked.obstacle.fingerprint)
         except UnknownFingerprint as error:
@@ -244,11 +261,11 @@ class Driver:
             known = (key.source, key.table) in self.lake.tables
             if waited < self.settings.unknown_fingerprint_seconds or not known:
                 return None
-            self._parking.give_up[key] = str(error)
+            self._parking.abandon(key, str(error))
         except TableRefused as error:
             if (key.source, key.table) not in self.lake.tables:
                 return None
-            self._parking.give_up[key] = str(error)
+            self._parking.abandon(key, str(error))
         return self._parking.resume(key)
 
     # ---- watermark
@@ -342,7 +359,8 @@ class Driver:
         report.parked = len(self._parking.lanes)
         report.holes = sum(len(table.state.holes) for table in self.lake.tables.values())
         at_tip = bool(outcomes) and all(outcome.at_tip and not outcome.closed for outcome in outcomes)
-        report.caught_up = at_tip and not self._rewinds and not self._parking.lanes
+        waiting = any(parked.obstacle.reason != "paused" for parked in self._parking.lanes.values())
+        report.caught_up = at_tip and not self._rewinds and not waiting
 
     def _ensure_database(self, name: str) -> None:
         try:

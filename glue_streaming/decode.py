@@ -53,18 +53,28 @@ def container(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> by
 
 
 def conform(table: pa.Table, schema: pa.Schema, batch: int, tier: str) -> pa.Table:
-    """The rows in the lake table's columns, order and types: missing columns are null, narrower types are widened."""
+    """The rows in the lake table's columns, order and types: missing columns are null, narrower types are widened.
+
+    Raises MalformedBlock where a value does not fit its column.
+    """
     constants = {"_batch": pa.scalar(batch, pa.int64()), "_tier": pa.scalar(tier, pa.string())}
     columns = []
     for field in schema:
         if field.name in constants:
             column = pa.repeat(constants[field.name], table.num_rows).cast(field.type)
         elif field.name in table.column_names:
-            column = table.column(field.name).cast(field.type)
+            column = _cast(table.column(field.name), field)
         else:
             column = pa.nulls(table.num_rows, field.type)
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
+    try:
+        return column.cast(field.type)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise MalformedBlock(f"column {field.name} does not fit {field.type}: {error}") from error
 
 
 def _read(data: bytes) -> pa.Table:

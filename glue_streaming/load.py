@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -23,7 +23,7 @@ from schemas import block as blocks
 from schemas import control
 from schemas.block import Block, Kind
 from schemas.control import Progress, SnapshotEnd
-from schemas.errors import SchemasError
+from schemas.errors import MalformedBlock, SchemasError
 from schemas.position import Position
 
 
@@ -47,7 +47,11 @@ class TableTask:
 
 @dataclass(frozen=True)
 class Task:
-    """One shard's part of a batch. parked: lanes to leave alone. give_up: lanes whose obstacle becomes a hole now."""
+    """One shard's part of a batch.
+
+    parked: lanes to leave alone. paused: tables whose lanes are to be parked. give_up: lanes whose obstacle becomes a
+    hole now, with the obstacle that was tried in vain: any other one on the way is news, and parks the lane.
+    """
 
     batch: int
     stream: str
@@ -59,17 +63,29 @@ class Task:
     sources: frozenset[str]
     tables: Mapping[tuple[str, str], TableTask]
     parked: frozenset[LaneKey] = frozenset()
-    give_up: frozenset[LaneKey] = frozenset()
+    paused: frozenset[tuple[str, str]] = frozenset()
+    give_up: Mapping[LaneKey, tuple[GivenUp, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a lane stopped: `schema` (the fingerprint is not one of the table's) or `gap`; and the block's sequence."""
+    """Why a lane stopped, and at which block (its sequence number).
+
+    reason: `schema` (the fingerprint is not one of the table's), `gap` (positions up to `upto` are missing), `paused`.
+    """
 
     reason: str
     sequence: str
     fingerprint: bytes = b""
     upto: Position | None = None
+
+
+@dataclass(frozen=True)
+class GivenUp:
+    """An obstacle that did not go away, and why, for the hole that it becomes."""
+
+    obstacle: Obstacle
+    why: str
 
 
 @dataclass
@@ -147,6 +163,7 @@ class _Work:
     def finish(self) -> Outcome:
         for (table, tier, fingerprint), pending in self._pending.items():
             self._write(table, tier, fingerprint, pending)
+        self._outcome.ends = [end for end in self._outcome.ends if not self._outcome.lanes[end[0]][0].holes]
         return self._outcome
 
     def _progress(self, block: Block, sequence: str, data: bytes) -> None:
@@ -158,6 +175,9 @@ class _Work:
 
     def _in_lane(self, key: LaneKey, block: Block, sequence: str, data: bytes) -> None:
         if key in self._task.parked or key in self._outcome.obstacles:
+            return
+        if (key.source, key.table) in self._task.paused:
+            self._outcome.obstacles[key] = Obstacle("paused", sequence)
             return
         table = self._task.tables.get((key.source, key.table))
         if table is None:
@@ -173,16 +193,16 @@ class _Work:
             self._outcome.duplicates += 1
             return
         if isinstance(verdict, Gap):
-            if key not in self._task.give_up:
-                self._outcome.obstacles[key] = Obstacle("gap", sequence, upto=verdict.upto)
+            given_up = self._given_up(key, Obstacle("gap", sequence, upto=verdict.upto))
+            if given_up is None:
                 return
-            lane = chain.declare(lane, verdict.upto, "gap", _now())
+            lane = chain.declare(lane, verdict.upto, given_up.why, _now())
             verdict = Load()
         if block.kind in (Kind.DATA, Kind.SNAPSHOT) and block.schema not in table.writers:
-            if key not in self._task.give_up:
-                self._outcome.obstacles[key] = Obstacle("schema", sequence, block.schema)
+            given_up = self._given_up(key, Obstacle("schema", sequence, block.schema))
+            if given_up is None:
                 return
-            self._hole(key, lane, block, sequence, data, f"unknown fingerprint {block.schema.hex()}")
+            self._hole(key, lane, verdict, block, sequence, data, given_up.why)
             return
         self._carry_out(key, lane, verdict, block, sequence, data)
 
@@ -197,12 +217,13 @@ class _Work:
                     self._outcome.ends.append((key, block.last.era, end))
             elif block.kind is Kind.REJECT:
                 reject = control.decode_reject(raw)
-                self._hole(key, lane, block, sequence, data, f"rejected: {reject.reason} (key {reject.key})")
+                reason = f"rejected: {reject.reason} (key {reject.key})"
+                self._hole(key, lane, verdict, block, sequence, data, reason)
                 return
             else:
                 self._queue(key, verdict, block, raw, sequence)
         except SchemasError as error:
-            self._hole(key, lane, block, sequence, data, str(error))
+            self._hole(key, lane, verdict, block, sequence, data, str(error))
             return
         self._outcome.lanes[key] = (chain.advance(lane, verdict, block.last), sequence)
 
@@ -213,12 +234,24 @@ class _Work:
             pending = replace(pending, after=verdict.hole.after, upto=verdict.upto)
         self._pending[(key.source, key.table), tier, block.schema].append(pending)
 
-    def _hole(self, key: LaneKey, lane: Lane, block: Block, sequence: str, data: bytes, reason: str) -> None:
-        """Gives the block up: its bytes are kept, the mark moves past it."""
+    def _given_up(self, key: LaneKey, obstacle: Obstacle) -> GivenUp | None:
+        """The obstacle, where it was tried in vain; otherwise the lane stops here."""
+        for given_up in self._task.give_up.get(key, ()):
+            if given_up.obstacle == obstacle:
+                return given_up
+        self._outcome.obstacles[key] = obstacle
+        return None
+
+    def _hole(
+        self, key: LaneKey, lane: Lane, verdict: chain.Verdict, block: Block, sequence: str, data: bytes, reason: str
+    ) -> None:
+        """Gives the block up: its bytes are kept, and the mark moves past it, or the hole it was to fill is divided."""
         where = self._keep_raw(key.source, sequence, data, reason)
-        if lane.mark is not None and block.last <= lane.mark:  # a resend that is as bad as the first copy
-            return
-        self._outcome.lanes[key] = (chain.declare(lane, block.last, reason, _now(), where), sequence)
+        if isinstance(verdict, Fill):
+            lane = _divided(lane, verdict, reason, where)
+        else:
+            lane = chain.declare(lane, block.last, reason, _now(), where)
+        self._outcome.lanes[key] = (lane, sequence)
 
     def _lane(self, key: LaneKey, table: TableTask) -> Lane:
         moved = self._outcome.lanes.get(key)
@@ -228,7 +261,10 @@ class _Work:
         if block.claim is None:
             return None
         place = urlparse(block.claim)
-        return bytes(self._s3.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read())
+        try:
+            return bytes(self._s3.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read())
+        except (self._s3.exceptions.NoSuchKey, self._s3.exceptions.NoSuchBucket) as error:
+            raise MalformedBlock(f"its payload is not where the block claims it to be, at {block.claim}") from error
 
     def _keep_raw(self, source: str, sequence: str, data: bytes, reason: str) -> str:
         """The bytes under (shard, sequence number), outside every table's location."""
@@ -239,10 +275,7 @@ class _Work:
 
     def _write(self, table: tuple[str, str], tier: str, fingerprint: bytes, pending: list[_Pending]) -> None:
         shape = self._task.tables[table]
-        target = data_files.arrow_schema(shape.schema)
-        rows = [
-            decode.conform(part, target, self._task.batch, tier) for part in self._decoded(table, fingerprint, pending)
-        ]
+        rows = list(self._decoded(table, tier, fingerprint, pending))
         if not rows:
             return
         written = data_files.write(
@@ -252,28 +285,44 @@ class _Work:
             self._outcome.files.append((table, written))
             self._outcome.rows += written.rows
 
-    def _decoded(self, table: tuple[str, str], fingerprint: bytes, pending: list[_Pending]) -> Iterator[pa.Table]:
+    def _decoded(
+        self, table: tuple[str, str], tier: str, fingerprint: bytes, pending: list[_Pending]
+    ) -> Iterator[pa.Table]:
         """The rows of all blocks in one go; block by block where one of them does not read, or is needed in part."""
-        schema = self._task.tables[table].writers[fingerprint]
         whole = [item for item in pending if item.upto is None]
         parts = [item for item in pending if item.upto is not None]
         try:
             if whole:
-                yield decode.to_arrow(schema, [(item.block.count, item.raw) for item in whole])
+                yield self._rows(table, tier, fingerprint, whole)
         except SchemasError:
             parts = pending
         for item in parts:
             try:
-                yield _between(decode.to_arrow(schema, [(item.block.count, item.raw)]), item.after, item.upto)
+                yield _between(self._rows(table, tier, fingerprint, [item]), item.after, item.upto)
             except SchemasError as error:
                 self._undecodable(item, str(error))
+
+    def _rows(self, table: tuple[str, str], tier: str, fingerprint: bytes, pending: Sequence[_Pending]) -> pa.Table:
+        shape = self._task.tables[table]
+        rows = decode.to_arrow(shape.writers[fingerprint], [(item.block.count, item.raw) for item in pending])
+        return decode.conform(rows, data_files.arrow_schema(shape.schema), self._task.batch, tier)
 
     def _undecodable(self, item: _Pending, reason: str) -> None:
         """A block that the chain let pass and that does not read: its lane went on, so its hole is added behind."""
         lane, sequence = self._outcome.lanes[item.key]
         where = self._keep_raw(item.key.source, item.sequence, blocks.encode(item.block), reason)
-        hole = Hole(item.key.lane, item.block.prev, item.block.last, reason, _now(), where)
+        after, last = (item.block.prev, item.block.last) if item.upto is None else (item.after, item.upto)
+        hole = Hole(item.key.lane, after, last, reason, _now(), where)
         self._outcome.lanes[item.key] = (replace(lane, holes=holes.add(lane.holes, hole)), sequence)
+
+
+def _divided(lane: Lane, fill: Fill, reason: str, where: str) -> Lane:
+    """The lane whose hole the block could have filled, and does not: the hole's part up to the block's end stays open
+    for a reason of its own, and what lies behind it can still be filled by the blocks that follow."""
+    bad = replace(fill.hole, last=fill.upto, reason=reason, where=where)
+    rest = () if fill.upto >= fill.hole.last else (replace(fill.hole, after=fill.upto),)
+    parts = [part for hole in lane.holes for part in ((bad, *rest) if hole == fill.hole else (hole,))]
+    return replace(lane, holes=tuple(parts))
 
 
 def _between(rows: pa.Table, after: Position | None, upto: Position | None) -> pa.Table:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from glue_streaming.load import LaneKey, Obstacle
+from glue_streaming.load import GivenUp, LaneKey, Obstacle
 from glue_streaming.shards import Start
 from glue_streaming.state import Mark
 
@@ -22,10 +22,10 @@ class Parked:
 
 @dataclass
 class Parking:
-    """All parked lanes, those whose obstacle is given up in the next batch (with the reason), and those read again."""
+    """All parked lanes, the obstacles that are given up in the next batch, and the lanes that are read again."""
 
     lanes: dict[LaneKey, Parked] = field(default_factory=dict)
-    give_up: dict[LaneKey, str] = field(default_factory=dict)
+    give_up: dict[LaneKey, tuple[GivenUp, ...]] = field(default_factory=dict)
     rereading: set[LaneKey] = field(default_factory=set)
 
     def park(self, key: LaneKey, shard: str, obstacle: Obstacle, now: float) -> None:
@@ -35,6 +35,10 @@ class Parking:
         """The lane went on: whatever stood in its way is dealt with."""
         self.give_up.pop(key, None)
         self.rereading.discard(key)
+
+    def abandon(self, key: LaneKey, why: str) -> None:
+        """Gives the lane's obstacle up: the next batch makes it a hole. Holds until the lane moves."""
+        self.give_up[key] = (*self.give_up.get(key, ()), GivenUp(self.lanes[key].obstacle, why))
 
     def resume(self, key: LaneKey) -> tuple[str, Start]:
         """Unparks the lane; returns the shard, and where it must be read again from: its first parked block."""
