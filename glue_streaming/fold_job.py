@@ -16,10 +16,12 @@ from typing import Any
 from glue_streaming import views
 from glue_streaming.aws import Aws
 from glue_streaming.errors import BadSettings
-from glue_streaming.fold.plan import KINDS, FoldSettings, settings_from, tables_of
+from glue_streaming.fold.plan import KINDS, FoldSettings, cut_view, settings_from, tables_of
 from glue_streaming.fold.run import Folded, fold_table
+from glue_streaming.lake_table import identifier
 from glue_streaming.plan_lambda import lake_parameters, read_cut, read_settings
 from glue_streaming.settings import pairs
+from glue_streaming.state import fold_state
 
 
 def main(argv: Sequence[str]) -> int:
@@ -52,11 +54,16 @@ def _fold(aws: Aws, source: str, table: str, kind: str, settings: FoldSettings) 
     started = datetime.now(UTC)
     cut = read_cut(aws.client("glue"), source)
     folded = fold_table(aws.catalog, source, table, cut, kind, settings, started)
+    properties = aws.catalog.load_table(identifier(source, table)).properties
+    written: list[str] = []
+    if fold_state(properties).activated_through > 0:
+        in_cut = cut_view(table, properties, read_cut(aws.client("glue"), source), settings)
+        written = views.update(aws.client("glue"), aws.catalog, source, table, in_cut=in_cut)
+    seconds = (datetime.now(UTC) - started).total_seconds()
     if folded is None:
-        _log("not_due", table=f"{source}.{table}")
-        return
-    written = views.update(aws.client("glue"), aws.catalog, source, table, in_cut=table not in cut.excluded)
-    _log("folded", seconds=(datetime.now(UTC) - started).total_seconds(), views=written, **_facts(folded))
+        _log("not_due", table=f"{source}.{table}", views=written, seconds=seconds)
+    else:
+        _log("folded", seconds=seconds, views=written, **_facts(folded))
 
 
 def _facts(folded: Folded) -> dict[str, Any]:

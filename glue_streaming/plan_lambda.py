@@ -7,7 +7,7 @@ JOB (the name whose settings count), DYNAMODB_PREFIX, FOLD_HORIZON_SECONDS (opti
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import boto3
 
 from glue_streaming.fold.cut import Cut, cut_of
-from glue_streaming.fold.plan import KINDS, FoldSettings, Work, groups, settings_from, work
+from glue_streaming.fold.plan import KINDS, FoldSettings, Work, cut_view, groups, settings_from, work
+from glue_streaming.state import fold_state
 
 
 def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
@@ -30,7 +31,10 @@ def handler(event: Mapping[str, Any], _context: object) -> dict[str, Any]:
     settings = settings_from(found, float(horizon) if horizon else None)
     due: dict[str, Work] = {}
     for source in sources:
-        due |= due_tables(source, lake_parameters(glue, source), read_cut(glue, source), kind, settings)
+        tables, cut = lake_parameters(glue, source), read_cut(glue, source)
+        views = {entry["Name"] for entry in _tables(glue, f"{source}_cut")}
+        due |= due_tables(source, tables, cut, kind, settings)
+        due |= due_views(source, tables, cut, views, settings, due)
     return answer(due, kind, settings)
 
 
@@ -41,6 +45,22 @@ def due_tables(
     now = datetime.now(UTC)
     found = {table: work(table, parameters, cut, kind, settings, now) for table, parameters in tables.items()}
     return {f"{source}.{table}": item for table, item in found.items() if item is not None}
+
+
+def due_views(
+    source: str,
+    tables: Mapping[str, Mapping[str, str]],
+    cut: Cut,
+    views: Set[str],
+    settings: FoldSettings,
+    due: Mapping[str, Work],
+) -> dict[str, Work]:
+    """The tables that are not to be folded but may have their cut view now, and have none."""
+    return {
+        f"{source}.{table}": Work("views", fold_state(parameters).line, "its cut view may appear", 0)
+        for table, parameters in tables.items()
+        if table not in views and f"{source}.{table}" not in due and cut_view(table, parameters, cut, settings)
+    }
 
 
 def answer(due: Mapping[str, Work], kind: str, settings: FoldSettings) -> dict[str, Any]:

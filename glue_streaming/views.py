@@ -36,7 +36,7 @@ class View:
 def update(glue: Any, catalog: Catalog, source: str, table: str, *, in_cut: bool = True) -> list[str]:
     """Writes what is missing or differs of the table's views; returns their names.
 
-    in_cut: False for a table that was excluded from the cut, whose cut view is left as it is.
+    in_cut: False where the cut view may not appear (yet); one that stands there is left as it is.
     Raises ViewRefused where the catalog could not hold a view; the views before it are written.
     """
     lake = catalog.load_table(identifier(source, table))

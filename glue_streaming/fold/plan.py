@@ -8,11 +8,11 @@ from datetime import datetime
 from typing import Final, Literal
 
 from glue_streaming.fold.cut import Cut
-from glue_streaming.fold.line import activation, fold_line
+from glue_streaming.fold.line import activation, fold_line, joins_cut
 from glue_streaming.state import FoldState, StreamState, fold_state, stream_state
 from schemas.position import ORIGIN, Line
 
-Kind = Literal["minor", "major", "activate"]
+Kind = Literal["minor", "major", "activate", "views"]
 KINDS: Final = ("auto", "minor", "major")
 
 
@@ -39,7 +39,10 @@ class FoldSettings:
 
 @dataclass(frozen=True)
 class Work:
-    """A fold of one table up to a line. `snapshot` is set for an activation; `cost_bytes` is what it has to read."""
+    """A fold of one table up to a line. `snapshot` is set for an activation; `cost_bytes` is what it has to read.
+
+    kind views: nothing is to be folded, but the cut view, which had to wait behind the activation, may now appear.
+    """
 
     kind: Kind
     line: Line
@@ -87,6 +90,11 @@ def work(
     if kind == "auto" and delta >= settings.delta_fraction * fold.totals.base_bytes:
         return _major(fold, waiting, reached, f"{reason}; delta of {delta} bytes on a base of {fold.totals.base_bytes}")
     return Work("minor", reached, reason, delta)
+
+
+def cut_view(table: str, properties: Mapping[str, str], cut: Cut, settings: FoldSettings) -> bool:
+    """Whether the table's cut view may stand in the catalog: the table is in the cut, and the aged watermark at F."""
+    return table not in cut.excluded and joins_cut(cut.aged(settings.horizon_seconds), fold_state(properties))
 
 
 def groups(due: Mapping[str, Work], settings: FoldSettings) -> list[list[str]]:

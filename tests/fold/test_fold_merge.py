@@ -374,7 +374,7 @@ def test_an_activated_snapshot_equals_the_source(
 
 
 def test_a_row_whose_delete_was_lost_is_gone_behind_the_snapshot(in_folder: Callable[[], Path]) -> None:
-    """Its insert lies below the snapshot, its delete in a hole: base lacks it as the snapshot does; history closes it."""
+    """Its insert lies below the snapshot, its delete in a hole: base lacks it, and history closes it."""
     lake = Lake(PLAIN, in_folder())
     values = {"id": 5, "n": 1}
     lake.append("log", [lake_row(1, 5, 0, "c", values, "log", START)])
@@ -384,3 +384,18 @@ def test_a_row_whose_delete_was_lost_is_gone_behind_the_snapshot(in_folder: Call
     assert states(PLAIN, lake.query(view_sql.current(PLAIN))) == [(1, 2)]
     history = sorted((row[0], row[2], row[8]) for row in lake.query(view_sql.changes(PLAIN)))
     assert history == [("c", 5, 5), ("d", 9, 5), ("r", 9, 1)]
+
+
+@pytest.mark.parametrize("major", [False, True])
+def test_a_value_left_out_is_never_taken_from_before_a_delete(major: bool, in_folder: Callable[[], Path]) -> None:
+    """Where the insert behind a delete is lost, an update's missing value is unknown: null, not the deleted row's."""
+    lake = Lake(KEYED, in_folder())
+    old = {"id": 1, "n": 1, "doc": "old", "tags": None}
+    lake.append("base", [lake_row(1, 5, 0, "c", old, "base", START)])
+    lake.append("log", [lake_row(1, 6, 0, "d", {"id": 1}, "log", START)])
+    lake.append("log", [lake_row(1, 8, 0, "u", {"id": 1, "n": 2}, "log", START, ["doc"])])
+    for line in (5, 7, 9):
+        lake.fold(Line(1, line), major=major and line == 9)
+        assert states(KEYED, lake.query(view_sql.current(KEYED))) == [(1, 2, None, None)], line
+    lake.fold(Line(1, 9), major=True)
+    assert states(KEYED, lake.query(view_sql.current(KEYED))) == [(1, 2, None, None)]

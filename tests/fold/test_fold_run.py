@@ -218,3 +218,35 @@ def test_the_plan_names_the_tables_that_are_due(make_table: Any, complete_snapsh
     answer = handler({"sources": [lake.source]}, None)
     assert answer["groups"] == [{"tables": f"{lake.source}.accounts", "kind": "auto"}]
     assert answer["reasons"][f"{lake.source}.accounts"]["reason"] == "snapshot 1 is complete"
+
+
+def test_the_cut_view_waits_until_the_aged_watermark_is_at_the_fold_line(
+    make_table: Any, complete_snapshot: Any, athena: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A first activation makes the other views at once; the cut view comes with a later run, with nothing to fold."""
+    lake = make_table()
+    lake.append([lake.row("r", 9, 0, "staged", id=1, name="a")], {1: complete_snapshot(8, (10, 1))})
+    lake.publish(20, 100.0)
+    job = ["--source", lake.source, "--fold_horizon_seconds", "5"]
+    assert fold_job.main(job) == 0
+    assert athena(f'SELECT id FROM "{lake.source}".accounts') == [["1"]]
+    with pytest.raises(AssertionError, match="does not exist"):
+        athena(f'SELECT id FROM "{lake.source}_cut".accounts')
+    monkeypatch.setenv("FOLD_HORIZON_SECONDS", "5")
+    assert handler({"sources": [lake.source]}, None)["due"] == 0
+    lake.publish(21, 112.0)
+    lake.publish(21, 118.0)
+    assert handler({"sources": [lake.source]}, None)["groups"] == [
+        {"tables": f"{lake.source}.accounts", "kind": "auto"}
+    ]
+    assert fold_job.main(job) == 0
+    assert athena(f'SELECT id FROM "{lake.source}_cut".accounts') == [["1"]]
+
+
+def test_an_empty_snapshot_is_activated(make_table: Any, complete_snapshot: Any) -> None:
+    """A table without rows gets its empty base, its fold line and, so, its views."""
+    lake = make_table()
+    lake.append([], {1: complete_snapshot(8, (10, 0))})
+    lake.publish(20, 100.0)
+    assert fold(lake) is not None
+    assert lake.state()["activated_through"] == 1 and lake.state()["line"] == Line(1, 20)
