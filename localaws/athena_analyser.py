@@ -26,12 +26,11 @@ _METADATA_NAME = re.compile(rf"^(.+)\$({'|'.join(METADATA_TABLES)})$")
 
 @dataclass(frozen=True, slots=True)
 class _OpenedView:
-    """A view of this query: what is needed to tell whether a mistake is in it."""
+    """A view of this query: what is needed to tell whether a mistake is in it, and how the query came to it."""
 
-    name: str
+    path: tuple[tuple[str, Place | None], ...]  # the outermost view first, this one last; each where it is mentioned
     text: str
     sql: str
-    place: Place | None
 
 
 class Analyser:
@@ -42,9 +41,9 @@ class Analyser:
     ) -> None:
         self._reads, self._lake, self._relations, self._compilations = reads, lake, relations, compilations
         self._versions: dict[str, TableVersion] = {}
-        self._views: dict[tuple[str, str], str] = {}
+        self._views: dict[str, str] = {}
         self._opened: list[_OpenedView] = []
-        self._open: list[tuple[str, str]] = []
+        self._path: list[tuple[str, Place | None]] = []
 
     def sql(self, statement: Compiled) -> str:
         """DuckDB's SQL for a statement. Raises QueryError for a name that does not resolve."""
@@ -89,28 +88,25 @@ class Analyser:
         return datetime.fromtimestamp(micros / 1_000_000, UTC)
 
     def _view(self, reference: Reference, entry: catalog.Entry) -> str:
-        key = (reference.database, reference.name)
-        if key in self._open:
+        name = f"{catalog.CATALOG}.{reference.database}.{reference.name}"
+        if any(name == opened for opened, _ in self._path):
             raise QueryError("VIEW_IS_RECURSIVE", "View is recursive", reference.place)
-        if key not in self._views:
-            self._open.append(key)
-            name = f"{catalog.CATALOG}.{reference.database}.{reference.name}"
-            self._views[key] = self._expanded(name, catalog.view(reference.database, entry), reference.place)
-            self._open.pop()
-        return self._views[key]
+        if name not in self._views:
+            self._path.append((name, reference.place))
+            self._views[name] = self._expanded(name, catalog.view(reference.database, entry), reference.place)
+            self._path.pop()
+        return self._views[name]
 
     def _expanded(self, name: str, view: catalog.View, place: Place | None) -> str:
         try:
             body = self.compilation(view.sql, view.schema)
             sql = self.sql(body)
-            self._opened.append(_OpenedView(name, view.sql, sql, place))
-            query = fitted(name, sql, self._outputs(body, sql), view.columns, place)
-            # Trino computes VALUES while it plans, whether or not the rest of the query looks at them.
-            return f"({query})" if body.references else self._relations.constant(query)
-        except duckdb.Error as error:
-            raise _in_view(name, from_duckdb(error, view.sql), place) from error
         except QueryError as error:
             raise _in_view(name, error, place) from error
+        self._opened.append(_OpenedView(tuple(self._path), view.sql, sql))
+        query = fitted(name, sql, self._outputs(body, sql), view.columns, place)
+        # Trino computes VALUES while it plans, whether or not the rest of the query looks at them.
+        return f"({query})" if body.references else self._relations.constant(query)
 
     def _outputs(self, body: Compiled, sql: str) -> Sequence[Output]:
         if body.casts is not None:
@@ -128,7 +124,10 @@ class Analyser:
                 try:
                     self._relations.described(view.sql)
                 except duckdb.Error as inner:
-                    return _in_view(view.name, from_duckdb(inner, view.text), view.place)
+                    said = from_duckdb(inner, view.text)
+                    for name, place in reversed(view.path):
+                        said = _in_view(name, said, place)
+                    return said
         return from_duckdb(error, text)
 
 
@@ -142,4 +141,5 @@ def _in_view(name: str, error: Exception, place: Place | None) -> Exception:
 _MISTAKES = (
     "SYNTAX_ERROR", "COLUMN_NOT_FOUND", "TABLE_NOT_FOUND", "SCHEMA_NOT_FOUND", "FUNCTION_NOT_FOUND", "TYPE_MISMATCH",
     "AMBIGUOUS_NAME", "EXPRESSION_NOT_AGGREGATE", "NOT_SUPPORTED", "MISSING_SCHEMA_NAME", "CATALOG_NOT_FOUND",
+    "INVALID_VIEW", "VIEW_IS_STALE", "VIEW_IS_RECURSIVE",
 )  # fmt: skip

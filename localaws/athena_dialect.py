@@ -4,6 +4,7 @@ sqlglot carries over the syntax and most functions; the rules here are for what 
 settings and macros make right stands in `SESSION` and `MACROS`.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,6 +68,10 @@ MACROS = (
 )
 
 
+# A statement that sqlglot does not know is refused with a reason of ours; its warning would only be noise.
+logging.getLogger("sqlglot").setLevel(logging.ERROR)
+
+
 def parse(text: str) -> exp.Expr:
     """The one statement in the text. Raises QueryError (SYNTAX_ERROR) with the place of the mistake."""
     if "\x00" in text:
@@ -77,9 +82,8 @@ def parse(text: str) -> exp.Expr:
         first = error.errors[0] if error.errors else {}
         found = first.get("highlight") or ""
         place = Place(first["line"], max(1, first["col"] - len(found) + 1)) if first.get("line") else None
-        raise QueryError(
-            "SYNTAX_ERROR", f"mismatched input '{found}': {first.get('description', error)}", place
-        ) from None
+        told = str(first.get("description", error)).split(" but got ", 1)[0]
+        raise QueryError("SYNTAX_ERROR", f"mismatched input '{found}': {told}", place) from None
     except TokenError as error:
         raise QueryError("SYNTAX_ERROR", str(error).split("\n", 1)[0]) from None
     if len(statements) != 1:

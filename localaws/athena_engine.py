@@ -1,9 +1,10 @@
 """Runs queries, each on its own connection of one in-memory DuckDB."""
 
+import contextlib
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,25 +45,42 @@ class Cancellation:
     """Lets another thread stop a query, before or while it runs."""
 
     def __init__(self) -> None:
-        self._lock, self._cancelled = threading.Lock(), False
+        self._cancelled, self._done = threading.Event(), threading.Event()
         self._connection: duckdb.DuckDBPyConnection | None = None
 
     @property
     def cancelled(self) -> bool:
-        return self._cancelled
+        return self._cancelled.is_set()
 
     def cancel(self) -> None:
-        with self._lock:
-            self._cancelled = True
-            if self._connection is not None:
-                self._connection.interrupt()
+        """Stop the query soon. Returns at once."""
+        if not self._cancelled.is_set():
+            self._cancelled.set()
+            threading.Thread(target=self._interrupt, name="athena-cancel", daemon=True).start()
 
-    def watch(self, connection: duckdb.DuckDBPyConnection | None) -> None:
-        """Interrupt this connection on cancel; None when it is done. Raises QueryCancelled if it is too late."""
-        with self._lock:
-            self._connection = connection
-            if connection is not None and self._cancelled:
+    def _interrupt(self) -> None:
+        # DuckDB forgets an interrupt that comes between two statements of a query, so one is not enough.
+        while not self._done.is_set():
+            connection = self._connection
+            if connection is not None:
+                with contextlib.suppress(duckdb.Error):  # it was closed just now
+                    connection.interrupt()
+            self._done.wait(_INTERRUPT_SECONDS)
+
+    @contextlib.contextmanager
+    def watching(self, connection: duckdb.DuckDBPyConnection) -> Iterator[None]:
+        """Interrupt this connection on cancel, for the length of a block. Raises QueryCancelled if it is too late."""
+        self._connection = connection
+        try:
+            if self.cancelled:
                 raise QueryCancelled("Query was cancelled by user")
+            yield
+        finally:
+            self._connection = None
+            self._done.set()
+
+
+_INTERRUPT_SECONDS = 0.05
 
 
 class Engine:
@@ -98,12 +116,11 @@ class Engine:
         with self._database_lock:
             connection = self._database.cursor()
         try:
-            cancellation.watch(connection)
-            return self._query(connection, text, schema, parameters, reads)
+            with cancellation.watching(connection):
+                return self._query(connection, text, schema, parameters, reads)
         except duckdb.InterruptException:
             raise QueryCancelled("Query was cancelled by user") from None
         finally:
-            cancellation.watch(None)
             connection.close()
 
     def _query(

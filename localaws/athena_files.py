@@ -26,9 +26,10 @@ class ObjectFiles:
 
     def path(self, location: str) -> Path | None:
         parsed = urlparse(location, allow_fragments=False)
-        if parsed.scheme in ("file", ""):
-            return Path(parsed.path)
-        found = self._path_of(parsed.netloc, parsed.path.removeprefix("/"))
+        if parsed.scheme == "file":
+            found: Path | None = Path(parsed.path)
+        else:
+            found = self._path_of(parsed.netloc, parsed.path.removeprefix("/"))
         return found if found and found.is_file() else None
 
 
