@@ -13,26 +13,26 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from glue_streaming import chain, shards, watermark, watermark_view
+from glue_streaming import chain, shards, watermark_view
 from glue_streaming.aws import Aws
 from glue_streaming.errors import StaleWriter, TableRefused
 from glue_streaming.lake import Lake, Moves, TableKey
 from glue_streaming.load import LaneKey, Outcome, Task
 from glue_streaming.parking import Parking, earliest
 from glue_streaming.positions import Positions, read_epoch, take_epoch
+from glue_streaming.publisher import Publisher
 from glue_streaming.settings import BatchSettings, JobArguments, batch_settings
 from glue_streaming.shards import Shard, Start
-from glue_streaming.state import StreamState
 from schemas.control import Progress, lane_hash_key
 from schemas.errors import UnknownFingerprint
-from schemas.position import ORIGIN, Position
+from schemas.position import Position
 from schemas.registry import Registry
 
 RunTasks = Callable[[Sequence[Task]], list[Outcome]]
 """Runs the tasks, in Spark or here, and returns their outcomes in any order."""
 
 _SHARD_LIST_SECONDS: Final = 30.0
-_REPUBLISH_SECONDS: Final = 10.0
+_FOLD_SECONDS: Final = 5.0
 _COMMIT_THREADS: Final = 8
 
 
@@ -79,9 +79,13 @@ class Driver:
         self._rewinds: list[tuple[str, Start]] = []
         self._shards: dict[str, Shard] = {}
         self._shards_listed_at = float("-inf")
-        self._progresses: dict[str, tuple[Progress, ...]] = dict.fromkeys(arguments.sources, ())
+        self._publishers = {
+            source: Publisher(self._glue, source, arguments.fold_horizon_seconds, self._check_epoch)
+            for source in arguments.sources
+        }
         self._missing_since: dict[tuple[LaneKey, Position], float] = {}
         self._paused: frozenset[TableKey] = frozenset()
+        self._folds_read_at = float("-inf")
         self._number = 0
         for source in arguments.sources:
             self._ensure_database(watermark_view.database(source))
@@ -96,8 +100,10 @@ class Driver:
         self._paused = self._read_paused()
         outcomes = [] if self.settings.pause else self._run_tasks(self._plan())
         timer.stage("load")
-        earlier = dict(self._progresses)
-        self._take_progresses(outcomes)
+        earlier = {source: publisher.newest for source, publisher in self._publishers.items()}
+        for source, publisher in self._publishers.items():
+            publisher.take(item for outcome in outcomes for named, item in outcome.progresses if named == source)
+        self._look_for_folds()
         moves = self._moves(outcomes, earlier)
         report.commits = self._commit(moves)
         timer.stage("commit")
@@ -159,7 +165,14 @@ class Driver:
 
     # ---- commit
 
-    def _moves(self, outcomes: Sequence[Outcome], earlier: dict[str, tuple[Progress, ...]]) -> dict[TableKey, Moves]:
+    def _look_for_folds(self) -> None:
+        """Reads again what the fold may have changed: only tables with a snapshot or a hole wait for a fold."""
+        now = self._clock()
+        if now - self._folds_read_at >= min(_FOLD_SECONDS, self._arguments.fold_horizon_seconds / 2):
+            self._folds_read_at = now
+            self.lake.look_for_folds()
+
+    def _moves(self, outcomes: Sequence[Outcome], earlier: dict[str, Progress | None]) -> dict[TableKey, Moves]:
         moves: dict[TableKey, Moves] = defaultdict(Moves)
         for outcome in outcomes:
             for table, file in outcome.files:
@@ -184,21 +197,20 @@ class Driver:
             return sum(pool.map(commit, list(self.lake.tables)))
 
     def _announced(self, key: TableKey) -> list[tuple[int, Any]]:
-        newest = max(self._progresses[key[0]], key=lambda progress: progress.line, default=None)
+        newest = self._publishers[key[0]].newest
         if newest is None:
             return []
         activated = self.lake.tables[key].fold_state.activated_through
         return [(newest.era, item) for item in newest.snapshots if item.table == key[1] and item.snapshot > activated]
 
-    def _lost_tails(self, earlier: dict[str, tuple[Progress, ...]], moves: dict[TableKey, Moves]) -> None:
+    def _lost_tails(self, earlier: dict[str, Progress | None], moves: dict[TableKey, Moves]) -> None:
         """Positions that a progress record of an earlier batch names and that never came, with every shard at its tip.
 
         The lane is read again from its mark first; what is missing then is a hole.
         """
         now = self._clock()
         missing = {}
-        for source, progresses in earlier.items():
-            newest = max(progresses, key=lambda progress: progress.line, default=None)
+        for source, newest in earlier.items():
             for end in newest.vector if newest else ():
                 key = LaneKey(source, end.table, end.lane)
                 lane = self._lane_after(key, moves)
@@ -270,51 +282,16 @@ class Driver:
 
     # ---- watermark
 
-    def _take_progresses(self, outcomes: Sequence[Outcome]) -> None:
-        for outcome in outcomes:
-            for source, progress in outcome.progresses:
-                if progress not in self._progresses[source]:
-                    self._progresses[source] = (*self._progresses[source], progress)
-
     def _publish(self) -> dict[str, str]:
         """Rewrites each source's watermark; a newer driver's epoch stops this one before it writes."""
         published = {}
-        for source in self._arguments.sources:
-            progresses = self._progresses[source]
-            if not progresses:
-                continue
-            entry = watermark_view.read(self._glue, source)
-            states = self._states(source)
-            cut = {table: state for table, state in states.items() if table not in entry.excluded}
-            newest = watermark.newest(progresses, cut)
-            self._progresses[source] = watermark.kept(progresses, newest.line if newest else None)
-            if newest is None or (entry.line is not None and newest.line < entry.line):
-                continue
-            now = self._clock()
-            fresh = entry.line == newest.line and entry.ring and now - entry.ring[-1].at < _REPUBLISH_SECONDS
-            lines = {table: watermark.table_line(progresses, table, state) or ORIGIN for table, state in states.items()}
-            if fresh and lines == dict(entry.lines):
-                continue
-            self._check_epoch()
-            if watermark_view.publish(
-                self._glue,
-                source,
-                entry,
-                line=newest.line,
-                committed_at=newest.committed_at,
-                lines=lines,
-                frozen_by={table: state.holes[0].reason for table, state in cut.items() if state.holes},
-                now=now,
-                horizon_seconds=self._arguments.fold_horizon_seconds,
-            ):
-                published[source] = str(newest.line)
+        for source, publisher in self._publishers.items():
+            tables = {key[1]: (table.state, table.fold_state) for key, table in self.lake.of(source).items()}
+            paused = {table for paused_source, table in self._paused if paused_source == source}
+            line = publisher.publish(tables, paused, self._clock())
+            if line is not None:
+                published[source] = str(line)
         return published
-
-    def _states(self, source: str) -> dict[str, StreamState]:
-        """By table; a table that progress records name and the lake has not yet got holds nothing."""
-        named = {end.table for progress in self._progresses[source] for end in progress.vector}
-        states = {table: StreamState() for table in named}
-        return states | {key[1]: table.state for key, table in self.lake.tables.items() if key[0] == source}
 
     def _check_epoch(self) -> None:
         epoch = read_epoch(self._dynamodb, self._sources_table, self._arguments.job)

@@ -115,6 +115,15 @@ class Lake:
         evolution.evolve(lake.table, registered.schema)
         lake.writers[registered.fingerprint] = registered.schema.to_avro()
 
+    def of(self, source: str) -> dict[TableKey, LakeTable]:
+        return {key: table for key, table in self.tables.items() if key[0] == source}
+
+    def look_for_folds(self) -> None:
+        """Reads the tables again that wait for a fold: those with a snapshot or a hole."""
+        for table in self.tables.values():
+            if table.state.snapshots or table.state.holes:
+                table.table.refresh()
+
     def _add(self, key: TableKey, table: Table) -> None:
         writers = {}
         for version in self._registry.versions(*key):

@@ -6,16 +6,20 @@ import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
-from glue_streaming.watermark import Published, ring_with
+from glue_streaming.fold.line import Closure
+from glue_streaming.watermark import Published
 from schemas.position import Line
 
 VIEW: Final = "watermark"
 RING: Final = "headrace.ring"
 WATERMARK: Final = "headrace.watermark"
+COMMITTED_AT: Final = "headrace.committed_at"
 LINES: Final = "headrace.lines"
+REPAIR_LINES: Final = "headrace.repair_lines"
+CLOSURE: Final = "headrace.closure"
 STATUS: Final = "headrace.status"
 EXCLUDED: Final = "headrace.excluded"
 _COLUMNS: Final = (
@@ -27,17 +31,22 @@ _COLUMNS: Final = (
 
 @dataclass(frozen=True)
 class Entry:
-    """What the catalog holds of a source's watermark. line None: nothing was published yet, or the cut is closed.
+    """What the catalog holds of a source's watermark. line None: nothing was published yet.
 
-    ring: oldest first. lines: L of every table, in the cut or not. version: the catalog's, None where there is no
-    entry yet.
+    committed_at: the source's time at the line. ring: oldest first. lines: L of every table, in the cut or not.
+    repair_lines: L for the activation of a table's complete snapshot, where there is one. frozen_by: table to reason,
+    where a hole or a pause holds the watermark back. closure: set while the cut is closed, and every query over it
+    raises. version: the catalog's, None where there is no entry yet.
     """
 
     line: Line | None = None
+    committed_at: datetime | None = None
     ring: tuple[Published, ...] = ()
     lines: Mapping[str, Line] = field(default_factory=dict)
+    repair_lines: Mapping[str, Line] = field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
-    closed: bool = False
+    frozen_by: Mapping[str, str] = field(default_factory=dict)
+    closure: Closure | None = None
     version: str | None = None
 
 
@@ -48,48 +57,40 @@ def read(glue: Any, source: str) -> Entry:
     except glue.exceptions.EntityNotFoundException:
         return Entry()
     parameters = table["Parameters"]
-    ring = tuple(Published(Line(era, lsn), at) for era, lsn, at in json.loads(parameters.get(RING, "[]")))
-    lines = {table: Line(*line) for table, line in json.loads(parameters.get(LINES, "{}")).items()}
-    status = json.loads(parameters.get(STATUS, "{}"))
     line = parameters.get(WATERMARK)
+    committed_at = parameters.get(COMMITTED_AT)
+    closure = json.loads(parameters.get(CLOSURE, "null"))
     return Entry(
         line=Line(*(int(part) for part in line.split(","))) if line else None,
-        ring=ring,
-        lines=lines,
+        committed_at=datetime.fromisoformat(committed_at) if committed_at else None,
+        ring=tuple(Published(Line(era, lsn), at) for era, lsn, at in json.loads(parameters.get(RING, "[]"))),
+        lines=_lines(parameters.get(LINES, "{}")),
+        repair_lines=_lines(parameters.get(REPAIR_LINES, "{}")),
         excluded=frozenset(json.loads(parameters.get(EXCLUDED, "[]"))),
-        closed=bool(status.get("closed")),
+        frozen_by=json.loads(parameters.get(STATUS, "{}")).get("frozen_by", {}),
+        closure=None if closure is None else Closure(closure["at"], closure["waits_for"]),
         version=table.get("VersionId", "0"),
     )
 
 
-def publish(
-    glue: Any,
-    source: str,
-    entry: Entry,
-    *,
-    line: Line,
-    committed_at: datetime,
-    lines: Mapping[str, Line],
-    frozen_by: Mapping[str, str],
-    now: float,
-    horizon_seconds: float,
-) -> bool:
-    """Rewrites the entry by the version that was read, never backwards. False: it was left as it was.
-
-    now: epoch seconds. frozen_by: table to reason, where a hole or a pause holds the watermark back.
-    """
-    if entry.line is not None and line < entry.line:
-        return False
+def write(glue: Any, source: str, entry: Entry) -> bool:
+    """Rewrites the entry by the version that was read. False: another writer was first, and it was left as it was."""
+    if entry.line is None or entry.committed_at is None:
+        raise ValueError(f"the watermark of {source} has no line to publish")
+    closure = entry.closure
     parameters = {
         "presto_view": "true",
         "comment": "Presto View",
-        RING: json.dumps([[*item.line, item.at] for item in ring_with(entry.ring, line, now, horizon_seconds)]),
-        WATERMARK: f"{line.era},{line.lsn}",
-        LINES: json.dumps({table: list(item) for table, item in lines.items()}),
-        STATUS: json.dumps({"frozen_by": dict(frozen_by), "closed": entry.closed}),
+        RING: json.dumps([[*item.line, item.at] for item in entry.ring]),
+        WATERMARK: f"{entry.line.era},{entry.line.lsn}",
+        COMMITTED_AT: entry.committed_at.isoformat(),
+        LINES: json.dumps({table: list(item) for table, item in entry.lines.items()}),
+        REPAIR_LINES: json.dumps({table: list(item) for table, item in entry.repair_lines.items()}),
+        CLOSURE: json.dumps(None if closure is None else {"at": closure.at, "waits_for": dict(closure.waits_for)}),
+        STATUS: json.dumps({"frozen_by": dict(entry.frozen_by), "closed": closure is not None}),
         EXCLUDED: json.dumps(sorted(entry.excluded)),
     }
-    table_input = _table_input(database(source), _sql(line, committed_at), parameters)
+    table_input = _table_input(database(source), _sql(source, entry.line, entry.committed_at, closure), parameters)
     try:
         if entry.version is None:
             glue.create_table(DatabaseName=database(source), TableInput=table_input)
@@ -106,9 +107,18 @@ def database(source: str) -> str:
     return f"{source}_cut"
 
 
-def _sql(line: Line, committed_at: datetime) -> str:
-    stamp = committed_at.strftime("%Y-%m-%d %H:%M:%S.%f")
-    values = f"CAST({line.era} AS integer), CAST({line.lsn} AS bigint), CAST(TIMESTAMP '{stamp}' AS timestamp(6))"
+def _lines(text: str) -> dict[str, Line]:
+    return {table: Line(*line) for table, line in json.loads(text).items()}
+
+
+def _sql(source: str, line: Line, committed_at: datetime, closure: Closure | None) -> str:
+    """The view's text. While the cut is closed its era is a sentence cast to a number: a query raises, and says why."""
+    stamp = committed_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    era = str(line.era)
+    if closure is not None:
+        tables = " and ".join(sorted(closure.waits_for)) or "a table"
+        era = f"'{source}_cut is closed while {tables} is repaired from a snapshot; try again in a few minutes'"
+    values = f"CAST({era} AS integer), CAST({line.lsn} AS bigint), CAST(TIMESTAMP '{stamp}' AS timestamp(6))"
     return f"SELECT * FROM (VALUES ({values})) AS t (era, lsn, committed_at)"
 
 
