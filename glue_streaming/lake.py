@@ -145,7 +145,7 @@ def moved(
     snapshots = dict(state.snapshots)
     for era, item in announced:
         known = snapshots.get(item.snapshot, SnapshotState(item.low, era=era))
-        snapshots[item.snapshot] = replace(known, abandoned=item.abandoned)
+        snapshots[item.snapshot] = replace(known, low=min(known.low, item.low), abandoned=item.abandoned)
     for _, era, end in moves.ends:
         known = snapshots.get(end.snapshot, SnapshotState(end.consistent_point, era=era))
         group = EndedGroup(end.attempt, end.consistent_point, end.key_from, end.key_to, end.count)
