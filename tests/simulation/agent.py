@@ -66,13 +66,13 @@ class Agent:
     def unsent(self, key: LaneKey) -> list[Block]:
         return self.spool[key][self.accepted[key] :]
 
-    def resend(self, table: str, hole: Hole) -> None:
-        """Puts the spool's blocks of a hole into the stream once more; those are neither lost nor garbled."""
+    def resend(self, table: str, hole: Hole, random: Random, faults: Faults) -> None:
+        """Puts the spool's blocks of a hole into the stream once more; they fare no better there than others."""
         key = LaneKey(table, hole.lane)
         for block in self.spool[key][: self.accepted[key]]:
             begins_before_its_end = block.prev is None or block.prev < hole.last
             if begins_before_its_end and (hole.after is None or block.last > hole.after):
-                self._stream.lanes[key].append(block)
+                self._stream.put(block, random, faults)
 
     # ---- progress
 

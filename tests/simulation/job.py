@@ -10,6 +10,7 @@ from random import Random
 from glue_streaming import chain, lake, watermark
 from glue_streaming.chain import Duplicate, Fill, Gap
 from glue_streaming.fold import line as lines
+from glue_streaming.load import _divided
 from glue_streaming.state import StreamState, fold_state, stream_state
 from schemas.control import LaneEnd, Progress, SnapshotEnd, parse_snapshot_lane
 from schemas.position import Line, Position
@@ -151,7 +152,9 @@ class Job:
             verdict = chain.Load()
         if block.readable:
             lane = self._load(draft, lane, verdict, block)
-        elif not isinstance(verdict, Fill):
+        elif isinstance(verdict, Fill):
+            lane = _divided(lane, verdict, "unreadable", "where its bytes are")
+        else:
             lane = draft.declare(lane, block.last, "unreadable")
         draft.lanes[lane.name] = (lane, "shard", str(self.pointers[block.key]))
         return True

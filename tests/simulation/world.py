@@ -166,7 +166,7 @@ class World:
                 continue
             if self.scenario.resends:
                 for hole in table.stream.data_holes:
-                    self.agent.resend(name, hole)
+                    self.agent.resend(name, hole, self.random, self._faults)
             late = self.now - self._asked_at[name] > SNAPSHOT_PATIENCE
             newest = max(table.stream.snapshots, default=0)
             begun = table.stream.snapshots.get(newest)
