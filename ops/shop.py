@@ -96,18 +96,26 @@ def insert_sql(columns: tuple[TypedColumn, ...] = EVERY_TYPE) -> str:
     return f"INSERT INTO every_type ({names}) VALUES ({values})"
 
 
-def create(server: PostgresServer, database: str, scale: int = 1, rows: int = 200) -> None:
-    """Makes the database and its first rows. Nothing happens where it is there already."""
+def create(server: PostgresServer, database: str, scale: int = 1, rows: int = 200, transactions: int = 50) -> None:
+    """Makes the database and what its first snapshots will find: rows in every table, the history's included.
+
+    Nothing happens where the database is there already.
+    """
     if server.psql(f"SELECT 1 FROM pg_database WHERE datname = '{database}'"):
         return
     server.psql(f'CREATE DATABASE "{database}"')
-    command = [server.bin("pgbench"), "-i", "-q", "-s", str(scale), server.dsn_of(database)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise OpsError(f"pgbench could not load its tables: {done.stderr.strip()}")
-    server.psql(SCHEMA + every_type_ddl(), database)
+    _pgbench(server, database, "-i", "-q", "-s", str(scale))
+    _pgbench(server, database, "-n", "-t", str(transactions))
+    server.psql(SCHEMA + every_type_ddl() + "INSERT INTO probes (id) VALUES (0);", database)
     with server.connect(database) as connection, connection.cursor() as cursor:
         cursor.executemany(insert_sql(), [row(number) for number in range(1, rows + 1)])
+
+
+def _pgbench(server: PostgresServer, database: str, *words: str) -> None:
+    command = [server.bin("pgbench"), *words, server.dsn_of(database)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OpsError(f"pgbench {' '.join(words)} failed: {done.stderr.strip()}")
 
 
 def row(number: int) -> list[str | int | None]:
