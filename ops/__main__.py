@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from rich.console import Console
 
@@ -25,6 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Runs one verb; an error that a user can act on is printed as one message, without a trace."""
     arguments = _parser().parse_args(words)
     console = Console(stderr=True, highlight=False)
+    signal.signal(signal.SIGTERM, _interrupted)  # so that a demo that is told to stop stops what it started
     try:
         return int(arguments.verb(arguments, Console(highlight=False)))
     except OpsError as error:
@@ -36,6 +39,10 @@ def main(words: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         console.print("headrace: interrupted")
         return 130
+
+
+def _interrupted(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
 
 
 def _parser() -> argparse.ArgumentParser:
