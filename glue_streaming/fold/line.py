@@ -36,9 +36,10 @@ class Closure:
     at: float
     waits_for: Mapping[str, int] = field(default_factory=dict)
 
-    def aged(self, now: float, horizon_seconds: float) -> bool:
-        """Whether no query can still be planned with a watermark that it read before the cut was closed."""
-        return self.at <= now - horizon_seconds
+    def clears(self, table: str, now: float, horizon_seconds: float) -> bool:
+        """Whether the table may be activated beyond the watermark: the cut is closed for it, and no query can still be
+        planned with a watermark that it read before. now: the time of the ring's newest entry."""
+        return table in self.waits_for and self.at <= now - horizon_seconds
 
 
 def fold_line(
@@ -70,8 +71,8 @@ def activation(
 
     aged: the aged watermark. line: L of the table, ignoring holes wholly below the snapshot's lowest consistent point
     (`watermark.repair_line`). No ageing is needed where no query can hold an older watermark of the table's cut view:
-    first: the table was never activated, so it has no view. closed: the cut has been closed for it, and for the
-    horizon. A later snapshot that is announced bounds F here as well, or its own activation would miss changes.
+    first: the table was never activated, so it has no view. closed: the cut was closed for it (`Closure.clears`).
+    A later snapshot that is announced bounds F here as well, or its own activation would miss changes.
     """
     number = newest_complete(snapshots, activated_through)
     ageing = [] if first or closed else [aged]

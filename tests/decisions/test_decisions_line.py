@@ -141,10 +141,12 @@ def test_decisions_line_closure_stays_open_where_nothing_wants_it() -> None:
     assert closure(None, {}, {"t": FoldState(line(130), 7)}, line(50), 1.0) is None
 
 
-def test_decisions_line_closure_ages_by_the_horizon() -> None:
-    """A fold waits until no query can still hold what it read before the closing."""
-    assert Closure(100.0).aged(105.0, 5.0)
-    assert not Closure(100.0).aged(104.9, 5.0)
+def test_decisions_line_closure_clears_its_tables_behind_the_horizon() -> None:
+    """A fold waits until no query can still hold what it read before the closing; other tables are not meant."""
+    closed = Closure(100.0, {"t": 7})
+    assert closed.clears("t", 105.0, 5.0)
+    assert not closed.clears("t", 104.9, 5.0)
+    assert not closed.clears("other", 105.0, 5.0)
 
 
 @pytest.mark.parametrize(

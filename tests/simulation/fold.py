@@ -10,7 +10,7 @@ from glue_streaming.fold import line as lines
 from glue_streaming.state import SnapshotState
 from schemas.position import Line
 from tests.simulation.source import Row
-from tests.simulation.views import HORIZON, Entry, Lake, LakeTable
+from tests.simulation.views import HORIZON, Lake, LakeTable
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def begin(lake: Lake, name: str, random: Random) -> Fold | None:
         aged,
         entry.repair_lines.get(name),
         first=table.fold.activated_through == 0,
-        closed=_closed_for(entry, name),
+        closed=entry.closure is not None and entry.closure.clears(name, entry.ring[-1].at, HORIZON),
     )
     if activation is not None:
         return _taking(table, name, activation.line, activation.snapshot, major=True)
@@ -67,12 +67,6 @@ def show(lake: Lake, name: str) -> None:
     entry = lake.entry
     if name not in entry.excluded and lines.joins_cut(watermark.aged(entry.ring, HORIZON), lake.tables[name].fold):
         lake.entry = replace(entry, shown=entry.shown | {name})
-
-
-def _closed_for(entry: Entry, name: str) -> bool:
-    if entry.closure is None or name not in entry.closure.waits_for:
-        return False
-    return entry.closure.aged(entry.ring[-1].at, HORIZON)
 
 
 def _taking(table: LakeTable, name: str, line: Line, snapshot: int | None, *, major: bool) -> Fold:

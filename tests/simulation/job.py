@@ -80,7 +80,8 @@ class Job:
             mine = [(ERA, item) for item in announced if item.table == name]
             activated = table.fold.activated_through
             unseen = [(era, item) for era, item in mine if item.snapshot > activated]
-            table.stream = _carried(lake.moved(table.stream, moves, unseen, activated))
+            moved = lake.moved(table.stream, moves, unseen, activated)
+            table.stream = moved if moved == table.stream else _carried(moved)
             table.log += draft.log
             table.staged += draft.staged
 

@@ -11,7 +11,7 @@ import pytest
 from glue_streaming import chain, watermark
 from glue_streaming.chain import Duplicate, Gap, Lane, Load, Verdict
 from glue_streaming.fold import line
-from glue_streaming.state import StreamState
+from glue_streaming.state import StreamState, newest_complete
 from schemas.position import Position
 from tests.simulation.agent import Agent
 
@@ -68,7 +68,7 @@ def _activation_bound(patch: pytest.MonkeyPatch) -> None:
     real = line.activation
 
     def activation(snapshots: Any, through: int, *args: Any, **named: Any) -> Any:
-        newest = line.newest_complete(snapshots, through)
+        newest = newest_complete(snapshots, through)
         return real({n: s for n, s in snapshots.items() if newest is None or n <= newest}, through, *args, **named)
 
     patch.setattr(line, "activation", activation)
@@ -88,7 +88,7 @@ def _table_line(patch: pytest.MonkeyPatch) -> None:
 
 
 def _closing_horizon(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(line.Closure, "aged", lambda *_: True)
+    patch.setattr(line.Closure, "clears", lambda closed, table, *_: table in closed.waits_for)
 
 
 def _opening(patch: pytest.MonkeyPatch) -> None:
