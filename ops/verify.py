@@ -97,11 +97,11 @@ class Verifier:
         return Verification(position, tuple(self._table(table) for table in found), missing)
 
     def _await_position(self) -> str:
-        """The source's end of now, once the watermark has reached it."""
+        """The last byte of the source's log as of now, once the watermark has reached it: every commit lies below."""
         with psycopg.connect(self._dsn, autocommit=True) as connection:
             row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
         assert row is not None
-        position = parse_lsn(str(row[0]))
+        position = parse_lsn(str(row[0])) - 1  # the function names the byte that is written next
         until(
             lambda: (seen := tables.watermark(self._glue, self._source).line) is not None and seen.lsn >= position,
             lambda: (

@@ -102,3 +102,20 @@ def test_position_that_is_there_twice_is_no_equality(verify: Callable[..., Any])
 
 def test_table_that_the_lake_lacks_is_no_equality(verify: Callable[..., Any]) -> None:
     assert verify(ROWS, only=("things", "others")).missing == ("others",)
+
+
+def test_watermark_at_the_last_byte_of_the_log_is_enough(
+    source: PostgresServer, verify: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quiet source goes no further, so waiting for more would be waiting for ever; one byte less is too little."""
+    from ops import verify as module
+    from ops.errors import TookTooLong
+    from schemas.position import Line, parse_lsn
+
+    end = parse_lsn(source.psql("CHECKPOINT; SELECT pg_current_wal_insert_lsn()"))
+    monkeypatch.setattr(module, "_CAUGHT_UP_SECONDS", 0.1)
+    monkeypatch.setattr(tables, "watermark", lambda *_: tables.Watermark(Line(1, end - 1), {}, None, {}))
+    assert verify(ROWS).equal
+    monkeypatch.setattr(tables, "watermark", lambda *_: tables.Watermark(Line(1, end - 2), {}, None, {}))
+    with pytest.raises(TookTooLong, match="headrace status"):
+        verify(ROWS)
