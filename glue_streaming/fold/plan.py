@@ -71,8 +71,9 @@ def work(
     aged, line = cut.aged(settings.horizon_seconds), cut.lines.get(table)
     waiting = tail(stream, fold)
     first = fold.activated_through == 0
-    reachable = _first_line(table, line, cut) if first else line
-    active = activation(stream.snapshots, fold.activated_through, aged, reachable, first=first)
+    reachable = _first_line(table, line, cut) if first else cut.repair_lines.get(table, line)
+    closed = _closed(table, cut, settings.horizon_seconds)
+    active = activation(stream.snapshots, fold.activated_through, aged, reachable, first=first, closed=closed)
     if active is not None:
         cost = waiting.bytes + fold.totals.delta_bytes + fold.totals.base_bytes
         return Work("activate", active.line, f"snapshot {active.snapshot} is complete", cost, active.snapshot)
@@ -145,6 +146,11 @@ def _first_line(table: str, line: Line | None, cut: Cut) -> Line | None:
     if table in cut.excluded:
         return line
     return None if line is None or cut.newest is None else min(line, cut.newest)
+
+
+def _closed(table: str, cut: Cut, horizon_seconds: float) -> bool:
+    """Whether the cut was closed for this table, for so long that its repair may go beyond the watermark."""
+    return cut.closure is not None and bool(cut.ring) and cut.closure.clears(table, cut.ring[-1].at, horizon_seconds)
 
 
 def _major(fold: FoldState, waiting: Tail, line: Line, reason: str) -> Work:

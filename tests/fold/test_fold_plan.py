@@ -10,6 +10,7 @@ import pytest
 from glue_streaming.fold.cut import Cut, cut_of
 from glue_streaming.fold.errors import BadCut
 from glue_streaming.fold.expiry import aged_tags, expirable, replaced_tag
+from glue_streaming.fold.line import Closure
 from glue_streaming.fold.plan import FoldSettings, Work, groups, settings_from, work
 from glue_streaming.state import EndedGroup, FoldState, FoldTotals, SnapshotState, StreamState, Totals
 from glue_streaming.watermark import Published
@@ -88,6 +89,19 @@ def test_a_first_activation_goes_to_the_watermark_and_not_beyond() -> None:
     assert alone is not None and alone.line == Line(1, 200)
     later = replace(FOLDED, activated_through=0 + 1)
     assert due(replace(stream, snapshots={2: complete}), later, young) is None
+
+
+def test_a_repair_goes_beyond_the_watermark_once_the_cut_was_closed_for_it() -> None:
+    """Its own hole holds the watermark: only a cut closed for the horizon lets the snapshot in, up to its repair line."""
+    group = EndedGroup(1, 170, None, None, 3)
+    repaired = StreamState(snapshots={2: SnapshotState(low=165, groups=1, ended={0: group})})
+    stuck = replace(cut((150, 0.0), (150, 20.0), line=140), repair_lines={"t": Line(1, 180)})
+    young, ripe = (replace(stuck, closure=Closure(at, {"t": 2})) for at in (15.0, 10.0))
+    assert due(repaired, FOLDED, stuck) is None
+    assert due(repaired, FOLDED, young) is None
+    activated = due(repaired, FOLDED, ripe)
+    assert activated is not None
+    assert (activated.kind, activated.snapshot, activated.line) == ("activate", 2, Line(1, 180))
 
 
 def test_groups_hold_to_their_limits() -> None:

@@ -17,7 +17,8 @@ WIDER = replace(ORDERS, columns=(Column("id", "long", "id", "bigint"),))
 
 
 @pytest.fixture
-def dynamodb() -> Iterator[Any]:
+def dynamodb(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)  # other tests point it at the laptop's AWS
     with mock_aws():
         client = boto3.client("dynamodb", "eu-central-1", aws_access_key_id="test", aws_secret_access_key="test")
         client.create_table(
