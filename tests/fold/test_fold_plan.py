@@ -92,7 +92,7 @@ def test_a_first_activation_goes_to_the_watermark_and_not_beyond() -> None:
 
 
 def test_a_repair_goes_beyond_the_watermark_once_the_cut_was_closed_for_it() -> None:
-    """Its own hole holds the watermark: only a cut closed for the horizon lets the snapshot in, up to its repair line."""
+    """Its own hole holds the watermark: a cut closed for the horizon lets the snapshot in, up to its repair line."""
     group = EndedGroup(1, 170, None, None, 3)
     repaired = StreamState(snapshots={2: SnapshotState(low=165, groups=1, ended={0: group})})
     stuck = replace(cut((150, 0.0), (150, 20.0), line=140), repair_lines={"t": Line(1, 180)})
