@@ -168,11 +168,11 @@ def _wanted(table: exp.Table) -> Mapping[str, frozenset[str]]:
     where = select.args.get("where") if isinstance(select, exp.Select) else None
     if where is None or select is None:
         return {}
-    alone = not select.args.get("joins") and not select.args.get("laterals")
     wanted: dict[str, frozenset[str]] = {}
     for condition in _conjuncts(where.this):
         column, values = _equals(condition)
-        if column is None or not (column.table.lower() == table.alias_or_name.lower() or (alone and not column.table)):
+        # Without a qualifier it can only be this table's: were it another's too, it would be ambiguous.
+        if column is None or column.table.lower() not in ("", table.alias_or_name.lower()):
             continue
         wanted[column.name] = wanted.get(column.name, values) & values
     return wanted

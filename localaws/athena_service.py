@@ -36,6 +36,9 @@ _WAITING = ("QUEUED", "RUNNING")
 _USER_ERROR, _SYSTEM_ERROR = 2, 1  # ErrorCategory
 
 
+_LOOP_CHECK_SECONDS = 1.0
+
+
 class MinistackCatalog:
     """Glue's catalog, read on the event loop, so that one read sees one state."""
 
@@ -63,8 +66,14 @@ class MinistackCatalog:
                 answer.set_exception(error)
 
         # The context holds the account and the region of the request.
-        self._loop().call_soon_threadsafe(call, context=contextvars.copy_context())
-        return answer.result()
+        loop = self._loop()
+        loop.call_soon_threadsafe(call, context=contextvars.copy_context())
+        while True:
+            try:
+                return answer.result(_LOOP_CHECK_SECONDS)
+            except TimeoutError:
+                if loop.is_closed():  # the server ended before it came to this read
+                    raise QueryCancelled("the laptop's AWS is stopping") from None
 
 
 class AthenaService:
@@ -184,6 +193,9 @@ class AthenaService:
             answer = await self.run(sql, database, execution["ExecutionParameters"], cancellation)
             if not cancellation.cancelled:
                 self._succeed(execution, answer, started)
+        except asyncio.CancelledError:  # the server ends: nothing waits for the thread any more
+            cancellation.cancel()
+            raise
         except QueryCancelled as error:
             _finish(execution, "CANCELLED", str(error), time.time())
         except QueryError as error:

@@ -106,10 +106,12 @@ def test_results_come_in_pages_of_at_most_a_thousand_rows(aws: LocalAws) -> None
     assert found == ["x", *(str(number) for number in range(1, 2501))]
 
 
+PAIRS = "UNNEST(sequence(1, 100000)) AS a (x), UNNEST(sequence(1, 1000000)) AS b (y)"
+ENDLESS = f"SELECT count(*) FROM {PAIRS} WHERE x * y = 5"
+
+
 def test_a_stopped_query_is_cancelled(aws: LocalAws) -> None:
-    pairs = "UNNEST(sequence(1, 100000)) AS a (x), UNNEST(sequence(1, 1000000)) AS b (y)"
-    endless = f"SELECT count(*) FROM {pairs} WHERE x * y = 5"
-    query_id = start(aws, endless)
+    query_id = start(aws, ENDLESS)
     aws.client("athena").stop_query_execution(QueryExecutionId=query_id)
     assert finished(aws, query_id)["Status"]["State"] == "CANCELLED"
     assert finished(aws, start(aws, "SELECT 1"))["Status"]["State"] == "SUCCEEDED"
@@ -173,12 +175,15 @@ def test_a_commit_is_seen_by_the_next_query(aws: LocalAws) -> None:
 
 
 def test_results_outlive_a_restart(tmp_path: Any) -> None:
-    """An old query's rows are read again from its object."""
+    """An old query's rows are read again from its object. A query that runs does not keep the server from ending."""
     with running(tmp_path) as server:
         server.client("s3").create_bucket(Bucket="results")
         query_id = start(server, "SELECT 1 AS a, CAST(NULL AS varchar) AS b, '' AS c")
         finished(server, query_id)
         before = rows(server, query_id)
+        unfinished = start(server, ENDLESS)
+    assert server.process.returncode == 0
     with running(tmp_path) as server:
         assert finished(server, query_id)["Status"]["State"] == "SUCCEEDED"
+        assert finished(server, unfinished)["Status"]["StateChangeReason"].endswith("the laptop's AWS was restarted")
         assert rows(server, query_id) == before == [["a", "b", "c"], ["1", None, ""]]

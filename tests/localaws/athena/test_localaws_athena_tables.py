@@ -101,7 +101,7 @@ def test_files_of_other_tiers_are_not_read(lake: Any) -> None:
 
 
 def test_a_tier_condition_of_another_table_prunes_nothing_here(lake: Any) -> None:
-    """In a join only a qualified condition belongs to a table."""
+    """In a join a condition prunes only the table that it is about, and a condition of ON none."""
     lake.create("db.t", TIERED, "_tier")
     lake.create("db.u", PLAIN)
     lake.append("db.t", [{"id": 1, "_tier": "log"}, {"id": 2, "_tier": "base"}])
