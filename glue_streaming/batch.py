@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from glue_streaming import chain, shards, watermark_view
 from glue_streaming.aws import Aws
-from glue_streaming.errors import StaleWriter, TableRefused
+from glue_streaming.errors import DecoderHangs, StaleWriter, TableRefused
 from glue_streaming.lake import Lake, Moves, TableKey
 from glue_streaming.load import LaneKey, Outcome, Task
 from glue_streaming.parking import Parking, earliest
@@ -113,6 +113,8 @@ class Driver:
         self._advance(outcomes)
         timer.stage("positions")
         self._fill(report, outcomes)
+        if any(outcome.stuck for outcome in outcomes):
+            raise DecoderHangs("the Avro reader hangs on a block, which is a hole now: start the job again")
         return report
 
     # ---- plan

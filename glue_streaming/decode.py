@@ -1,6 +1,7 @@
 """Avro datums to Arrow, many blocks at a time, by DataFusion's reader.
 
-fastavro to dicts to Arrow takes about fifty times as long.
+fastavro to dicts to Arrow takes about fifty times as long. DataFusion's reader never returns from a block whose datums
+are longer than its count says, so it works in a thread of its own, under a deadline.
 """
 
 from __future__ import annotations
@@ -8,11 +9,13 @@ from __future__ import annotations
 import io
 import json
 import tempfile
+import threading
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import fastavro
 import pyarrow as pa
 from datafusion import SessionConfig, SessionContext
 
@@ -20,6 +23,13 @@ from schemas.errors import MalformedBlock
 
 _SYNC: Final = bytes(range(16))
 _MEMORY: Final = Path("/dev/shm")
+_BASE_SECONDS: Final = 30.0
+_SECONDS_PER_MIB: Final = 1.0
+"""A hundred times what the reader needs."""
+
+
+class DecoderStuck(MalformedBlock):
+    """The reader did not return in time. Its thread cannot be stopped: the process should end before long."""
 
 
 def to_arrow(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> pa.Table:
@@ -29,7 +39,9 @@ def to_arrow(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> pa.
     """
     expected = sum(count for count, _ in blocks)
     try:
-        table = _read(container(schema, blocks))
+        table = _in_time(container(schema, blocks))
+    except DecoderStuck:
+        raise
     except Exception as error:  # the reader raises bare exceptions, and hostile bytes can raise nearly any
         raise MalformedBlock(f"the datums do not read under their schema: {error}") from error
     if table.num_rows != expected:
@@ -50,6 +62,22 @@ def container(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> by
         out.write(datums)
         out.write(_SYNC)
     return out.getvalue()
+
+
+def verify(schema: dict[str, Any], count: int, datums: bytes) -> None:
+    """Reads the datums one by one, slowly and safely. Raises MalformedBlock unless they are exactly `count` records."""
+    parsed = fastavro.parse_schema(_plain(schema))
+    stream = io.BytesIO(datums)
+    try:
+        for _ in range(count):
+            fastavro.schemaless_reader(stream, parsed, None)
+    except Exception as error:  # hostile bytes can raise nearly any
+        raise MalformedBlock(
+            f"the datums do not read as the {count} records that the block counts: {error!r}"
+        ) from error
+    if stream.tell() != len(datums):
+        rest = len(datums) - stream.tell()
+        raise MalformedBlock(f"{rest} bytes of datums follow the {count} records that the block counts")
 
 
 def conform(table: pa.Table, schema: pa.Schema, batch: int, tier: str) -> pa.Table:
@@ -75,6 +103,27 @@ def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         return column.cast(field.type)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise MalformedBlock(f"column {field.name} does not fit {field.type}: {error}") from error
+
+
+def _in_time(data: bytes) -> pa.Table:
+    """The rows, or DecoderStuck."""
+    outcome: list[pa.Table | Exception] = []
+
+    def read() -> None:
+        try:
+            outcome.append(_read(data))
+        except Exception as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=read, name="avro", daemon=True)
+    thread.start()
+    seconds = _BASE_SECONDS + _SECONDS_PER_MIB * len(data) / 2**20
+    thread.join(seconds)
+    if not outcome:
+        raise DecoderStuck(f"the Avro reader did not return within {seconds:.0f} s")
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
 
 
 def _read(data: bytes) -> pa.Table:

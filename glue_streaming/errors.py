@@ -4,6 +4,7 @@ GlueStreamingError
 ├── BadSettings      an argument or a setting is wrong: names it, and what is expected
 ├── StaleWriter      another writer holds the table or the job: stop, write nothing
 ├── CommitUnknown    a commit's outcome could not be looked up: start again from the tables' marks
+├── DecoderHangs     a thread that cannot be stopped burns a core; all is committed: start again
 └── TableRefused     a structure that the lake table cannot take: a hole in that table, others go on
 """
 
@@ -24,6 +25,10 @@ class StaleWriter(GlueStreamingError):
 
 class CommitUnknown(GlueStreamingError):
     """The catalog answered neither the commit nor the question whether it is there."""
+
+
+class DecoderHangs(GlueStreamingError):
+    """The Avro reader never returned from a block. The block is a hole, and everything is committed."""
 
 
 class TableRefused(GlueStreamingError):

@@ -90,7 +90,10 @@ class GivenUp:
 
 @dataclass
 class Outcome:
-    """What a task did. Nothing of it counts before the driver has committed it."""
+    """What a task did. Nothing of it counts before the driver has committed it.
+
+    stuck: a thread of the process that ran the task hangs for good; start again once the outcome is committed.
+    """
 
     shard: str
     last_sequence: str | None = None
@@ -107,6 +110,7 @@ class Outcome:
     rows: int = 0
     duplicates: int = 0
     malformed: int = 0
+    stuck: bool = False
 
 
 @dataclass(frozen=True)
@@ -294,10 +298,12 @@ class _Work:
         try:
             if whole:
                 yield self._rows(table, tier, fingerprint, whole)
-        except SchemasError:
+        except SchemasError as error:
+            self._outcome.stuck |= isinstance(error, decode.DecoderStuck)
             parts = pending
         for item in parts:
             try:
+                decode.verify(self._task.tables[table].writers[fingerprint], item.block.count, item.raw)
                 yield _between(self._rows(table, tier, fingerprint, [item]), item.after, item.upto)
             except SchemasError as error:
                 self._undecodable(item, str(error))

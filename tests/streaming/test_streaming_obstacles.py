@@ -4,8 +4,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
+from glue_streaming import decode
 from glue_streaming.aws import Aws
 from glue_streaming.batch import Driver
+from glue_streaming.errors import DecoderHangs
 from glue_streaming.load import Outcome, Task, load_shard
 from glue_streaming.settings import parse_arguments
 from glue_streaming.state import StreamState
@@ -205,6 +209,34 @@ def test_a_damaged_snapshot_block_voids_the_attempt(world: Any) -> None:
     run(driver)
     assert state(driver, world).holes
     assert not any(snapshot.complete for snapshot in state(driver, world).snapshots.values())
+
+
+def test_a_block_the_reader_hangs_on_is_a_hole_and_the_job_starts_again(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Good blocks beside it load, the bad one is a hole, all of it is committed, and then the process asks to end."""
+    hangs = decode.DecoderStuck("did not return")
+    original = decode.to_arrow
+
+    def reader(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> Any:
+        if len(blocks) > 1:
+            raise hangs
+        return original(schema, blocks)
+
+    monkeypatch.setattr(decode, "to_arrow", reader)
+    orders = world.schema("orders")
+    world.send(world.data(orders, 10, [{"id": 1}]))
+    world.send(replace(world.data(orders, 20, [{"id": 2}, {"id": 3}]), count=1))
+    world.send(world.data(orders, 30, [{"id": 4}]))
+    driver = start(world)
+    with pytest.raises(DecoderHangs):
+        run(driver)
+    driver = start(world)
+    run(driver)
+    assert ids(world) == [1, 4]
+    (hole,) = state(driver, world).holes
+    assert (hole.after, hole.last) == (Position(1, 10, 0), Position(1, 20, 1))
+    assert "follow the 1 records" in hole.reason
 
 
 def pause(world: Any, table: str, paused: bool) -> None:
