@@ -176,13 +176,14 @@ def test_of_two_folds_one_is_refused(table: Table) -> None:
     assert ids(table) == [1]
 
 
-def test_a_lost_answer_counts_as_done(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The catalog took the commit, the client saw a conflict: the table is asked, and nothing is done twice."""
+@pytest.mark.parametrize("seen", [CommitFailedException("version conflict"), ConnectionError("reset by peer")])
+def test_a_lost_answer_counts_as_done(table: Table, monkeypatch: pytest.MonkeyPatch, seen: Exception) -> None:
+    """The catalog took the commit, the client saw an error: the table is asked, and nothing is done twice."""
     original = table.catalog.commit_table
 
     def lost(*arguments: Any, **more: Any) -> Any:
         original(*arguments, **more)
-        raise CommitFailedException("version conflict")
+        raise seen
 
     monkeypatch.setattr(table.catalog, "commit_table", lost)
     assert commit.append(table, [file_of(table, 1)], expected=StreamState(), new=MARKED)

@@ -118,6 +118,21 @@ def test_a_paused_table_waits_and_others_flow(world: Any) -> None:
     assert state(driver, world).holes == ()
 
 
+def test_a_saved_position_stays_before_a_parked_block(world: Any) -> None:
+    """What waits is read again after a restart: the shard's position is not saved while a lane is parked in it."""
+    orders, items = world.schema("orders"), world.schema("items")
+    world.send(world.data(items, 10, [{"id": 7}]))
+    driver = start(world)
+    run(driver)
+    before = saved(world)
+    assert before
+    pause(world, "orders", True)
+    world.send(world.data(orders, 10, [{"id": 1}]), world.data(items, 20, [{"id": 8}]))
+    run(driver)
+    assert ids(world, "items") == [7, 8]
+    assert saved(world) == before
+
+
 def test_an_unknown_fingerprint_waits_for_its_schema(world: Any) -> None:
     """A block may overtake its schema: its lane waits, others flow, and it loads when the schema is there."""
     items = world.schema("items")
@@ -237,6 +252,11 @@ def test_a_block_the_reader_hangs_on_is_a_hole_and_the_job_starts_again(
     (hole,) = state(driver, world).holes
     assert (hole.after, hole.last) == (Position(1, 10, 0), Position(1, 20, 1))
     assert "follow the 1 records" in hole.reason
+
+
+def saved(world: Any) -> list[Any]:
+    items = world.server.client("dynamodb").scan(TableName=f"{world.prefix}-shards")["Items"]
+    return [(item["shard"]["S"], item["sequence"]["S"]) for item in items if "sequence" in item]
 
 
 def pause(world: Any, table: str, paused: bool) -> None:
