@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import ValidationException
@@ -24,6 +25,8 @@ from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles
 
 from glue_streaming.errors import CommitUnknown, StaleWriter
 from glue_streaming.state import FoldState, StreamState, fold_state, stream_state
+
+_ATTEMPTS: Final = 3
 
 Fence = Callable[[Mapping[str, str]], None]
 """Raises StaleWriter where the properties of the refreshed table forbid the commit."""
@@ -167,21 +170,28 @@ class _FoldFence:
 
 
 def _commit(table: Table, fence: Fence, properties: dict[str, str], stage: Callable[[Transaction], None]) -> bool:
-    """One transaction of files and properties; on any failure the table is asked whether it is there all the same."""
-    table.refresh()
-    fence(table.metadata.properties)
-    transaction = table.transaction()
-    transaction.set_properties(properties)
-    try:
-        stage(transaction)
-        transaction.commit_transaction()
-    except Exception as error:
-        if _landed(table, properties, error):
+    """One transaction of files and properties; on any failure the table is asked whether it is there all the same.
+
+    Where it is not, and the fence still holds, a refusal is tried again from the reloaded table: a fold that expired
+    the snapshot this commit began at makes PyIceberg refuse an append that conflicts with nothing.
+    """
+    for attempt in range(_ATTEMPTS):
+        table.refresh()
+        fence(table.metadata.properties)
+        transaction = table.transaction()
+        transaction.set_properties(properties)
+        try:
+            stage(transaction)
+            transaction.commit_transaction()
             return True
-        if isinstance(error, ValidationException):
-            raise StaleWriter(f"{'.'.join(table.name())}: {error}") from error
-        raise
-    return True
+        except Exception as error:
+            if _landed(table, properties, error):
+                return True
+            if not isinstance(error, ValidationException):
+                raise
+            if attempt == _ATTEMPTS - 1:
+                raise StaleWriter(f"{'.'.join(table.name())}: {error}") from error
+    return False
 
 
 def _landed(table: Table, properties: Mapping[str, str], error: Exception) -> bool:

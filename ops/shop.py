@@ -96,8 +96,8 @@ def insert_sql(columns: tuple[TypedColumn, ...] = EVERY_TYPE) -> str:
     return f"INSERT INTO every_type ({names}) VALUES ({values})"
 
 
-def create(server: PostgresServer, database: str, scale: int = 1, rows: int = 200, transactions: int = 50) -> None:
-    """Makes the database and what its first snapshots will find: rows in every table, the history's included.
+def create(server: PostgresServer, database: str, scale: int = 1, rows: int = 200) -> None:
+    """Makes the database and what its first snapshots will find: two of the tables, history and probes, are empty.
 
     Nothing happens where the database is there already.
     """
@@ -105,8 +105,7 @@ def create(server: PostgresServer, database: str, scale: int = 1, rows: int = 20
         return
     server.psql(f'CREATE DATABASE "{database}"')
     _pgbench(server, database, "-i", "-q", "-s", str(scale))
-    _pgbench(server, database, "-n", "-t", str(transactions))
-    server.psql(SCHEMA + every_type_ddl() + "INSERT INTO probes (id) VALUES (0);", database)
+    server.psql(SCHEMA + every_type_ddl(), database)
     with server.connect(database) as connection, connection.cursor() as cursor:
         cursor.executemany(insert_sql(), [row(number) for number in range(1, rows + 1)])
 

@@ -69,7 +69,7 @@ class PostgresTables:
         if known is None:
             raise SourceRefused(f"no snapshot of {table}", ["it is not captured; name it in the configuration"])
         with open_snapshot(self._source, known.schema, known.name, era=era) as snapshot:
-            yield OpenSnapshot(snapshot.consistent_point, snapshot.rows)
+            yield OpenSnapshot(snapshot.consistent_point, snapshot.schema, snapshot.rows)
 
     def _slot_is_read(self) -> bool:
         slot = identify(self._source).slot

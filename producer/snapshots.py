@@ -21,7 +21,7 @@ from producer.control_lane import ControlLane
 from producer.errors import SourceUnreachable
 from producer.spool import Snapshot, Spool
 from schemas import block as wire
-from schemas.block import NO_SCHEMA, Kind
+from schemas.block import Kind
 from schemas.change_record import TableSchema
 from schemas.control import SnapshotEnd, encode_snapshot_end, snapshot_lane
 from schemas.position import Position
@@ -37,6 +37,7 @@ class OpenSnapshot:
     """A table as of its consistent point; the rows can be read once."""
 
     consistent_point: int
+    schema: TableSchema
     rows: Iterator[Item]
 
 
@@ -148,11 +149,14 @@ class Snapshotter:
             key_to=None,
             count=count,
         )
-        self._spool.append_snapshot([self._end_block(lane, packer.last, end)], ends=snapshot.snapshot)
+        closing = self._end_block(lane, packer.last, end, opened.schema)
+        self._spool.append_snapshot([closing], ends=snapshot.snapshot, schemas=[opened.schema])
         failpoints.reach("snapshot.ended")
         return count
 
-    def _end_block(self, lane: Lane, prev: Position | None, end: SnapshotEnd) -> PackedBlock:
+    def _end_block(self, lane: Lane, prev: Position | None, end: SnapshotEnd, schema: TableSchema) -> PackedBlock:
+        """It names the table's schema, so that the lake makes the table also where the snapshot has no row."""
+        fingerprint = schema.fingerprint()
         position = Position(self._era, end.consistent_point - 1, end.count)
         now = self._now()
         block = wire.build(
@@ -160,7 +164,7 @@ class Snapshotter:
             self._name,
             lane.table,
             lane.name,
-            schema=NO_SCHEMA,
+            schema=fingerprint,
             prev=prev,
             first=position,
             last=position,
@@ -169,7 +173,7 @@ class Snapshotter:
             datums=encode_snapshot_end(end),
         )
         at = int(now.timestamp() * 1_000_000)
-        return PackedBlock(lane, block.kind, NO_SCHEMA, prev, position, position, at, 1, wire.encode(block))
+        return PackedBlock(lane, block.kind, fingerprint, prev, position, position, at, 1, wire.encode(block))
 
 
 def _portions(rows: Iterator[Item], packer: Packer) -> Iterator[list[Item]]:
