@@ -103,14 +103,13 @@ def replace(
     expected: FoldState,
     new: FoldState,
     summary: Mapping[str, str] | None = None,
-    drop_tags: Sequence[str] = (),
     tag_replaced: str | None = None,
     tag_age_seconds: float = 7_200,
 ) -> None:
     """The fold's commit: exactly the files it read go, what it wrote comes, and F moves, in one.
 
     tag_replaced names a tag on the state that is replaced, which keeps it readable for `tag_age_seconds`; it is set
-    before the commit, and drop_tags go after it (a retry inside PyIceberg forgets tags that are staged with files).
+    before the commit (a retry inside PyIceberg forgets tags that are staged with files).
     Raises StaleWriter (another fold moved F, or removed a file of `remove`) or CommitUnknown.
     """
     table = catalog.load_table(identifier)
@@ -127,17 +126,6 @@ def replace(
         producer.commit()
 
     _commit(table, fence, new.to_properties(), stage)
-    drop(table, drop_tags)
-
-
-def drop(table: Table, tags: Sequence[str]) -> None:
-    """Drops those of the tags that there are."""
-    table.refresh()
-    present = [tag for tag in tags if tag in table.metadata.refs]
-    if present:
-        with table.manage_snapshots() as snapshots:
-            for tag in present:
-                snapshots.remove_tag(tag)
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from glue_streaming.fold.cut import CLOSURE, EXCLUDED, LINES, REPAIR_LINES, RING, cut_of
 from glue_streaming.fold.line import Closure
 from glue_streaming.watermark import Published
 from schemas.position import Line
 
 VIEW: Final = "watermark"
-RING: Final = "headrace.ring"
 WATERMARK: Final = "headrace.watermark"
 COMMITTED_AT: Final = "headrace.committed_at"
-LINES: Final = "headrace.lines"
-REPAIR_LINES: Final = "headrace.repair_lines"
-CLOSURE: Final = "headrace.closure"
 STATUS: Final = "headrace.status"
-EXCLUDED: Final = "headrace.excluded"
 _COLUMNS: Final = (
     ("era", "integer", "int"),
     ("lsn", "bigint", "bigint"),
@@ -59,16 +55,16 @@ def read(glue: Any, source: str) -> Entry:
     parameters = table["Parameters"]
     line = parameters.get(WATERMARK)
     committed_at = parameters.get(COMMITTED_AT)
-    closure = json.loads(parameters.get(CLOSURE, "null"))
+    cut = cut_of(parameters)
     return Entry(
         line=Line(*(int(part) for part in line.split(","))) if line else None,
         committed_at=datetime.fromisoformat(committed_at) if committed_at else None,
-        ring=tuple(Published(Line(era, lsn), at) for era, lsn, at in json.loads(parameters.get(RING, "[]"))),
-        lines=_lines(parameters.get(LINES, "{}")),
-        repair_lines=_lines(parameters.get(REPAIR_LINES, "{}")),
-        excluded=frozenset(json.loads(parameters.get(EXCLUDED, "[]"))),
+        ring=cut.ring,
+        lines=cut.lines,
+        repair_lines=cut.repair_lines,
+        excluded=cut.excluded,
         frozen_by=json.loads(parameters.get(STATUS, "{}")).get("frozen_by", {}),
-        closure=None if closure is None else Closure(closure["at"], closure["waits_for"]),
+        closure=cut.closure,
         version=table.get("VersionId", "0"),
     )
 
@@ -105,10 +101,6 @@ def write(glue: Any, source: str, entry: Entry) -> bool:
 
 def database(source: str) -> str:
     return f"{source}_cut"
-
-
-def _lines(text: str) -> dict[str, Line]:
-    return {table: Line(*line) for table, line in json.loads(text).items()}
 
 
 def _sql(source: str, line: Line, committed_at: datetime, closure: Closure | None) -> str:
