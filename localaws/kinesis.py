@@ -53,6 +53,10 @@ class KinesisEndpoint:
             return _refused(KinesisError("ValidationException", f"The member {error} is missing"))
         return 200, {"Content-Type": _CONTENT_TYPE}, orjson.dumps(reply)
 
+    def key_of(self, stream_arn: str) -> str | None:
+        """The KMS key that encrypts a stream; None for one without, and for a stream that is not there."""
+        return self._kinesis.key_of(stream_arn)
+
     def control(self, method: str, path: str, body: bytes) -> Response:
         """`faults`: GET shows and POST replaces the rules; `enforce`: POST true or false switches the shard rates."""
         try:

@@ -109,6 +109,16 @@ class Kinesis:
             return Position.decode(token).stream
         return None
 
+    def key_of(self, stream_arn: str) -> str | None:
+        """The KMS key that encrypts a stream; safe to ask from any thread."""
+        parts = stream_arn.split(":")
+        if len(parts) != 6 or not parts[5].startswith("stream/"):
+            return None
+        try:
+            return self._streams.get(parts[4], parts[3], parts[5].removeprefix("stream/")).state.key_id
+        except KinesisError:
+            return None
+
     def close(self) -> None:
         self._streams.close()
 

@@ -53,6 +53,29 @@ class LocalAws:
         credentials = {"aws_access_key_id": ADMIN_ACCESS_KEY, "aws_secret_access_key": ADMIN_SECRET_KEY}
         return boto3.client(service, **{"endpoint_url": self.endpoint, "region_name": REGION, **credentials, **options})
 
+    def session(self, role: str) -> dict[str, str]:
+        """The keys of a session of a role, by its name or ARN, as environment variables."""
+        return dict(self._control("iam/sessions", {"role": role}))
+
+    def as_role(self, role: str, service: str, **options: Any) -> Any:
+        """A boto3 client of one service that acts as a role."""
+        names = (("AWS_ACCESS_KEY_ID", "aws_access_key_id"), ("AWS_SECRET_ACCESS_KEY", "aws_secret_access_key"))
+        session = self.session(role)
+        keys = {option: session[name] for name, option in (*names, ("AWS_SESSION_TOKEN", "aws_session_token"))}
+        return self.client(service, **keys, **options)
+
+    def decisions(self) -> dict[str, Any]:
+        """What IAM decided since the start, or since `forget_decisions`."""
+        return dict(self._control("iam/decisions"))
+
+    def forget_decisions(self) -> None:
+        self._control("iam/decisions", {})
+
+    def _control(self, path: str, request: dict[str, Any] | None = None) -> Any:
+        body = None if request is None else json.dumps(request).encode()
+        with urllib.request.urlopen(f"{self.endpoint}/_local/{path}", data=body, timeout=30) as reply:
+            return json.load(reply)
+
     def stop(self) -> None:
         """End the server; its state is saved. Does nothing when it has ended already."""
         if self.process.poll() is None:

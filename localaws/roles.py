@@ -4,6 +4,7 @@ The services assume a role under their own name (`glue.amazonaws.com`), which no
 session is registered in process. With IAM enforced the role must exist and must trust the service.
 """
 
+import functools
 import json
 import secrets
 import uuid
@@ -47,11 +48,17 @@ def role_arn(role: str, account: str) -> str:
 def assume(role: str, session_name: str, service: str) -> Credentials:
     """A session of the role for one of AWS's services. Raises RoleError."""
     from ministack import app
-    from ministack.services import sts
 
     account, role_name = _parse(role)
     if app.AUTH:
         _require_trust(role, role_name, account, service)
+    return _session(role, session_name)
+
+
+def _session(role: str, session_name: str) -> Credentials:
+    from ministack.services import sts
+
+    account, role_name = _parse(role)
     credentials = Credentials(
         f"ASIA{uuid.uuid4().hex[:16].upper()}", secrets.token_urlsafe(30), secrets.token_urlsafe(60)
     )
@@ -67,6 +74,22 @@ def assume(role: str, session_name: str, service: str) -> Credentials:
         },
     )
     return credentials
+
+
+@functools.cache
+def service_session(role: str) -> Credentials:
+    """The session that services share for their own calls in a role, such as writing its logs."""
+    return _session(role, "service")
+
+
+def session(role: str, session_name: str) -> Credentials:
+    """A session of any role that exists, whoever it trusts: what the laptop's owner may have. Raises RoleError."""
+    from ministack.services import iam
+
+    account, role_name = _parse(role)
+    if iam._roles.get_scoped(account, None, role_name) is None:
+        raise RoleError(f"The role {role} does not exist")
+    return _session(role, session_name)
 
 
 def _parse(role: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 
+from . import iam_control
 from .settings import ACCOUNT, REGION, Settings
 
 Scope = MutableMapping[str, Any]
@@ -50,7 +51,7 @@ class LocalAws:
         from ministack import app as ministack
         from ministack.core import responses
 
-        from . import functions, glue_jobs, object_ranges, schedules, workflows
+        from . import functions, glue_jobs, iam_judge, object_ranges, schedules, workflows
         from .kinesis import KinesisEndpoint
 
         self._ministack = ministack.app
@@ -73,6 +74,8 @@ class LocalAws:
             return await self._kinesis.handle(headers, body, account, region)
 
         ministack.SERVICE_HANDLERS["kinesis"] = kinesis
+        self._judge = iam_judge.Judge(self._kinesis.key_of)
+        iam_judge.install(self._judge)
         self._athena = LazyAthena(settings)
         ministack.SERVICE_HANDLERS["athena"] = self._athena.handle
 
@@ -91,6 +94,8 @@ class LocalAws:
                 {"Content-Type": "application/json"},
                 orjson.dumps({"status": "ok", "pid": os.getpid()}),
             )
+        elif path.startswith("iam/"):
+            status, headers, reply = iam_control.answer(self._judge, scope["method"], path.removeprefix("iam/"), body)
         elif path.startswith("kinesis/"):
             status, headers, reply = self._kinesis.control(scope["method"], path.removeprefix("kinesis/"), body)
         else:
