@@ -19,6 +19,7 @@ from glue_streaming.state import SOURCE, TABLE, EndedGroup, FoldState, SnapshotS
 from glue_streaming.state import fold_state as fold_of
 from glue_streaming.state import stream_state as state_of
 from schemas.block import NO_SCHEMA
+from schemas.change_record import TableSchema
 from schemas.control import Announcement, SnapshotEnd
 from schemas.errors import UnknownFingerprint
 from schemas.registry import Registry
@@ -112,8 +113,14 @@ class Lake:
             self._add(table_key, lake_table.ensure(self._catalog, registered.schema, self._lake_bucket))
         lake = self.tables[table_key]
         lake.table.refresh()
+        lake_table.adopt_key(lake.table, registered.schema)
         evolution.evolve(lake.table, registered.schema)
         lake.writers[registered.fingerprint] = registered.schema.to_avro()
+
+    def add_without_schema(self, key: TableKey) -> None:
+        """A table that only keeps marks and holes, until a schema is registered for it."""
+        nothing = TableSchema(*key, columns=(), key=())
+        self._add(key, lake_table.ensure(self._catalog, nothing, self._lake_bucket))
 
     def of(self, source: str) -> dict[TableKey, LakeTable]:
         return {key: table for key, table in self.tables.items() if key[0] == source}

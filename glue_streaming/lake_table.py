@@ -31,7 +31,7 @@ from pyiceberg.types import (
 
 from glue_streaming.errors import TableRefused
 from glue_streaming.state import KEY, SOURCE, TABLE
-from schemas.change_record import AvroType, Column, TableSchema
+from schemas.change_record import RESERVED, AvroType, Column, TableSchema
 
 _PRIMITIVES: Final[dict[str, IcebergType]] = {
     "boolean": BooleanType(),
@@ -125,6 +125,14 @@ def ensure(catalog: Catalog, schema: TableSchema, lake_bucket: str) -> Table:
         )
     except TableAlreadyExistsError:
         return catalog.load_table(name)
+
+
+def adopt_key(table: Table, schema: TableSchema) -> None:
+    """Gives a table that was made before its schema was known the schema's key; others keep theirs."""
+    without_columns = all(field.name in RESERVED for field in table.schema().fields)
+    if without_columns and schema.key:
+        with table.transaction() as transaction:
+            transaction.set_properties({KEY: json.dumps(list(schema.key))})
 
 
 def _properties(schema: TableSchema) -> dict[str, Any]:

@@ -73,6 +73,9 @@ class BatchSettings:
     trigger_seconds: from the start of one batch to that of the next. bytes_per_shard, seconds_per_shard: a batch reads
     at most this from a shard. pause: read nothing. unknown_fingerprint_seconds: how long a block may wait for its
     schema. tip_seconds: how long a position that a progress record names may be missing before the lane is re-read.
+    hole_deadline_seconds: how long a hole may stay open before its table leaves the cut, so that the others go on.
+    snapshot_stall_seconds: how long nothing of a source's snapshots may come, while one of them has not ended, before
+    it is given up and asked for again.
     """
 
     trigger_seconds: float = 1.0
@@ -81,6 +84,8 @@ class BatchSettings:
     pause: bool = False
     unknown_fingerprint_seconds: float = 180.0
     tip_seconds: float = 20.0
+    hole_deadline_seconds: float = 3_600.0
+    snapshot_stall_seconds: float = 1_800.0
 
 
 def batch_settings(items: Mapping[str, str], last_good: BatchSettings) -> tuple[BatchSettings, list[str]]:
