@@ -8,6 +8,7 @@ versions) -> athena_dialect (Trino's SQL as DuckDB's), with athena_iceberg and a
 from types import ModuleType
 from typing import Any
 
+from .athena_permissions import Permissions
 from .athena_service import AthenaService
 from .athena_settings import AthenaSettings
 
@@ -16,11 +17,13 @@ __all__ = ["AthenaService", "AthenaSettings", "install", "run_query"]
 _installed: list[AthenaService] = []
 
 
-def install(athena: ModuleType, settings: AthenaSettings | None = None) -> AthenaService:
+def install(
+    athena: ModuleType, settings: AthenaSettings | None = None, permissions: Permissions | None = None
+) -> AthenaService:
     """Let this module's engine answer in ministack's `athena` module. Close the service when the server ends."""
     from ministack.services import glue, s3
 
-    service = AthenaService(athena, glue, s3, settings or AthenaSettings())
+    service = AthenaService(athena, glue, s3, settings or AthenaSettings(), permissions)
     athena._start_query_execution = service.start_query_execution  # type: ignore[attr-defined]
     athena._get_query_execution = service.get_query_execution  # type: ignore[attr-defined]
     athena._get_query_results = service.get_query_results  # type: ignore[attr-defined]

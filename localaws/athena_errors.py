@@ -1,6 +1,7 @@
 """Why a query fails, in Athena's words: `KIND: line 1:8: message`.
 
 QueryError      the query or the data is at fault; its text is the execution's StateChangeReason
+  QueryDenied   the caller may not do what the query needs
 QueryCancelled  somebody called StopQueryExecution
 """
 
@@ -27,6 +28,14 @@ class QueryError(Exception):
         self.kind, self.message, self.place = kind, message, place
         where = f"line {place.line}:{place.column}: " if place else ""
         super().__init__(f"{kind}: {where}{message}")
+
+
+class QueryDenied(QueryError):
+    """The caller lacks a permission; the message is Athena's, without a kind in front."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("PERMISSION_DENIED", message)
+        self.args = (message,)
 
 
 class QueryCancelled(Exception):

@@ -20,6 +20,15 @@ from .athena_catalog import Entry
 from .athena_engine import Answer, Cancellation, Engine, statement_kind
 from .athena_errors import QueryCancelled, QueryError
 from .athena_files import ObjectFiles
+from .athena_permissions import (
+    GuardedCatalog,
+    GuardedFiles,
+    Permissions,
+    Unlimited,
+    bucket_arn,
+    encryption_headers,
+    object_arn,
+)
 from .athena_results import Row
 from .athena_settings import AthenaSettings
 
@@ -79,14 +88,24 @@ class MinistackCatalog:
 class AthenaService:
     """The operations on query executions. Its engine may be given a hook that tests use."""
 
-    def __init__(self, athena: ModuleType, glue: ModuleType, s3: ModuleType, settings: AthenaSettings) -> None:
+    def __init__(
+        self,
+        athena: ModuleType,
+        glue: ModuleType,
+        s3: ModuleType,
+        settings: AthenaSettings,
+        permissions: Permissions | None = None,
+    ) -> None:
         self._athena, self._s3, self._settings = athena, s3, settings
+        self._permissions = permissions or Unlimited()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._pool = ThreadPoolExecutor(settings.parallel_queries, thread_name_prefix="athena")
         self._running: dict[str, tuple[asyncio.Task[None], Cancellation]] = {}
         self._tokens: OrderedDict[str, str] = OrderedDict()
         self._rows: OrderedDict[str, list[Row]] = OrderedDict()
-        self.engine = Engine(MinistackCatalog(glue, self._current_loop), ObjectFiles(self._object_path), settings)
+        self._catalog = GuardedCatalog(MinistackCatalog(glue, self._current_loop), self._permissions, _glue_arn)
+        files = GuardedFiles(ObjectFiles(self._object_path), self._permissions)
+        self.engine = Engine(self._catalog, files, settings)
 
     def close(self) -> None:
         """Stop what runs and let the threads go."""
@@ -132,9 +151,14 @@ class AthenaService:
                 "No output location provided. An output location is required either through the Workgroup result "
                 "configuration setting or as an API input."
             )
-        query_id = self._athena.new_uuid()
         context = data.get("QueryExecutionContext") or {}
+        if why := self._catalog.database_refusal(str(context.get("Database") or "default").lower()):
+            return self._denied(why)
+        if why := self._permissions.refusal("s3:GetBucketLocation", bucket_arn(location)):
+            return self._invalid(f"Unable to verify/create output bucket {_bucket_and_key(location)[0]}: {why}")
+        query_id = self._athena.new_uuid()
         execution = _new_execution(query_id, sql, name, location, context, time.time())
+        execution["_headers"] = _encryption(workgroup.get("Configuration", {}), data.get("ResultConfiguration", {}))
         execution["ExecutionParameters"] = data.get("ExecutionParameters", [])
         self._athena._executions[query_id] = execution
         if token:
@@ -175,6 +199,9 @@ class AthenaService:
         max_results = int(data.get("MaxResults") or results.MAX_ROWS)
         if not 1 <= max_results <= results.MAX_ROWS:
             return self._invalid(f"MaxResults is more than maximum allowed length {results.MAX_ROWS}.")
+        location = execution["ResultConfiguration"]["OutputLocation"]
+        if why := self._permissions.refusal("s3:GetObject", object_arn(location)):
+            return self._denied(why)
         columns = execution["_columns"]
         header = [column["Name"] for column in columns] if execution["StatementType"] == "DML" else None
         try:
@@ -211,8 +238,9 @@ class AthenaService:
         infos = [results.column_info(name, kind) for name, kind in zip(answer.columns, answer.types, strict=True)]
         content = results.csv_object(answer) if is_query else results.text_object(answer)
         location = execution["ResultConfiguration"]["OutputLocation"]
-        problem = self._put(location, content, "application/octet-stream") or self._put(
-            f"{location}.metadata", json.dumps(infos).encode(), "application/octet-stream"
+        encryption = execution.get("_headers", {})
+        problem = self._put(location, content, encryption) or self._put(
+            f"{location}.metadata", json.dumps(infos).encode(), encryption
         )
         if problem:
             _fail(execution, problem, _USER_ERROR, time.time())
@@ -232,9 +260,15 @@ class AthenaService:
         )
         _finish(execution, "SUCCEEDED", "", now)
 
-    def _put(self, location: str, content: bytes, content_type: str) -> str | None:
+    def _put(self, location: str, content: bytes, encryption: dict[str, str]) -> str | None:
+        """Write a result object as the caller; why it did not work, if it did not."""
         bucket, key = _bucket_and_key(location)
-        headers = {"content-type": content_type, "content-length": str(len(content))}
+        if why := self._permissions.refusal("s3:PutObject", object_arn(location), encryption):
+            return (
+                f"Access denied when writing output to url: {location} . Please ensure you are allowed to access the "
+                f"S3 bucket, and the KMS key if query results are encrypted. {why}"
+            )
+        headers = {"content-type": "application/octet-stream", "content-length": str(len(content)), **encryption}
         reply = self._s3._put_object(bucket, key, content, headers)
         if reply[0] < 300:
             return None
@@ -264,11 +298,20 @@ class AthenaService:
             _fail(execution, "GENERIC_INTERNAL_ERROR: the laptop's AWS was restarted", _SYSTEM_ERROR, time.time())
         return execution
 
+    def _denied(self, message: str) -> Any:
+        return self._athena.error_response_json("AccessDeniedException", message, 400)
+
     def _invalid(self, message: str) -> Any:
         return self._athena.error_response_json("InvalidRequestException", message, 400)
 
     def _not_found(self, data: dict[str, Any]) -> Any:
         return self._invalid(f"QueryExecution {data.get('QueryExecutionId')} was not found")
+
+
+def _glue_arn(resource: str) -> str:
+    from ministack.core.responses import get_account_id, get_region
+
+    return f"arn:aws:glue:{get_region()}:{get_account_id()}:{resource}"
 
 
 def _output_location(configuration: dict[str, Any], asked: dict[str, Any]) -> str:
@@ -277,6 +320,13 @@ def _output_location(configuration: dict[str, Any], asked: dict[str, Any]) -> st
     enforced = configuration.get("EnforceWorkGroupConfiguration", False) and own
     location = own if enforced else asked.get("OutputLocation") or own
     return location if not location or location.endswith("/") else f"{location}/"
+
+
+def _encryption(configuration: dict[str, Any], asked: dict[str, Any]) -> dict[str, str]:
+    """How results are encrypted: as the workgroup says when it is enforced or nothing else was asked for."""
+    own = (configuration.get("ResultConfiguration") or {}).get("EncryptionConfiguration") or {}
+    given = asked.get("EncryptionConfiguration") or {}
+    return encryption_headers(own if configuration.get("EnforceWorkGroupConfiguration") and own else given or own)
 
 
 def _bucket_and_key(location: str) -> tuple[str, str]:

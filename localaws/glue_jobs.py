@@ -52,7 +52,14 @@ class GlueError(Exception):
 class GlueJobs:
     """Every run of this server, and the threads that watch the active ones."""
 
-    def __init__(self, settings: Settings, inherited: Mapping[str, str], clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        inherited: Mapping[str, str],
+        clock: Callable[[], float],
+        role_may: log_groups.RoleMay,
+    ) -> None:
+        self._role_may = role_may
         self._endpoint = settings.endpoint
         self._folder = settings.state_folder / "glue_runs"
         self._inherited = dict(inherited)
@@ -153,7 +160,7 @@ class GlueJobs:
             self._end(run.id, "FAILED", f"LAUNCH ERROR | {error}")
             process = None
         if process is not None:
-            self._follow(run, process, folder)
+            self._follow(job, run, process, folder)
         self._threads.pop(run.id, None)
         self._retry(job, self._runs[run.id])
 
@@ -207,11 +214,16 @@ class GlueJobs:
             raise RuntimeError(f"{address} cannot be read with the job's role: {error}") from error
         return target
 
-    def _follow(self, run: JobRun, process: subprocess.Popen[bytes], folder: Path) -> None:
+    def _follow(self, job: Mapping[str, Any], run: JobRun, process: subprocess.Popen[bytes], folder: Path) -> None:
         """Copy the logs and keep the time until the process has ended; then say how."""
+        role = roles.role_arn(str(job.get("Role", "")), run.account)
+
+        def allowed(group: str, stream: str) -> bool:
+            return log_groups.role_may_write(self._role_may, role, group, stream, run.region, run.account)
+
         tails = [
-            log_groups.FileTail(folder / "stdout.log", f"{glue_runs.LOG_GROUP}/output", run.id),
-            log_groups.FileTail(folder / "stderr.log", f"{glue_runs.LOG_GROUP}/error", run.id),
+            log_groups.FileTail(folder / "stdout.log", f"{glue_runs.LOG_GROUP}/output", run.id, allowed),
+            log_groups.FileTail(folder / "stderr.log", f"{glue_runs.LOG_GROUP}/error", run.id, allowed),
         ]
         kill_at: float | None = None
         timed_out = False
@@ -244,9 +256,12 @@ class GlueJobs:
 
     def _copy(self, tails: list[log_groups.FileTail], *, to_the_end: bool) -> None:
         """Copy to CloudWatch Logs; a failure there does not disturb the run."""
-        for tail in tails:
+        for tail in list(tails):
             try:
                 tail.copy(to_the_end=to_the_end)
+            except PermissionError as error:
+                logger.warning("a job's log is not copied: %s", error)
+                tails.remove(tail)
             except Exception:
                 logger.exception("a job's log could not be copied")
 

@@ -48,25 +48,26 @@ class Judge:
         _request.set(None)
         return self._all(access_key, _checks(request, given), service, region, request)
 
-    def refusal(self, action: str, resource: str, context: Mapping[str, Any] | None = None) -> str | None:
+    def refusal(self, action: str, resource: str, headers: Mapping[str, str] | None = None) -> str | None:
         """Why a service may not do this for the caller of the request at hand; None when it may, or IAM is off."""
         from ministack import app
-        from ministack.core.responses import get_region
+        from ministack.core.responses import get_account_id, get_region
 
         if not app.AUTH:
             return None
-        service = action.partition(":")[0]
-        keys = {"aws:viaawsservice": "true", **(context or {})}
-        denied = self._all(_caller.get(), [Check(action, resource, keys)], service, get_region(), None)
+        service, region = action.partition(":")[0], get_region()
+        check = Check(action, resource, {"aws:viaawsservice": "true"})
+        request = Request(service, action, "", "", region, get_account_id(), headers or {})
+        denied = self._all(_caller.get(), [check], service, region, request)
         return _sentence(denied) if denied else None
 
-    def role_may(self, role: str, action: str, resource: str, context: Mapping[str, Any] | None = None) -> bool:
-        """Whether a service's own call in a role is allowed; true for every role while IAM is off."""
-        return contextvars.copy_context().run(self._role_may, role, action, resource, context)
+    def role_may(self, role: str, action: str, resource: str) -> bool:
+        """Whether a service's own call in a role is allowed; every role may do everything while IAM is off."""
+        return contextvars.copy_context().run(self._role_may, role, action, resource)
 
-    def _role_may(self, role: str, action: str, resource: str, context: Mapping[str, Any] | None) -> bool:
+    def _role_may(self, role: str, action: str, resource: str) -> bool:
         _caller.set(roles.service_session(role).access_key)
-        return self.refusal(action, resource, context) is None
+        return self.refusal(action, resource) is None
 
     def _all(self, access_key: str, checks: list[Check], service: str, region: str, request: Request | None) -> Any:
         for check in checks:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +33,21 @@ def put(group: str, stream: str, lines: Sequence[str]) -> None:
         call("PutLogEvents", {"logGroupName": group, "logStreamName": stream, "logEvents": events})
 
 
-class FileTail:
-    """Copies what a growing file holds to a log stream, whole lines at a time."""
+RoleMay = Callable[[str, str, str], bool]  # role, action, resource
 
-    def __init__(self, path: Path, group: str, stream: str) -> None:
+
+def role_may_write(role_may: RoleMay, role: str, group: str, stream: str, region: str, account: str) -> bool:
+    """Whether a role may write to a log stream, as the services do with the role that they run code in."""
+    arn = f"arn:aws:logs:{region}:{account}:log-group:{group}:log-stream:"
+    return role_may(role, "logs:CreateLogStream", arn) and role_may(role, "logs:PutLogEvents", f"{arn}{stream}")
+
+
+class FileTail:
+    """Copies what a growing file holds to a log stream, whole lines at a time; nothing where it is not allowed."""
+
+    def __init__(self, path: Path, group: str, stream: str, allowed: Callable[[str, str], bool]) -> None:
         self._path, self._group, self._stream = path, group, stream
+        self._allowed = allowed
         self._offset = 0
         self._created = False
 
@@ -52,6 +62,8 @@ class FileTail:
                 return
             self._offset += end
             if not self._created:
+                if not self._allowed(self._group, self._stream):
+                    raise PermissionError(f"the role may not write to {self._group}: its output is not kept there")
                 create_stream(self._group, self._stream)
                 self._created = True
             put(self._group, self._stream, data[:end].decode(errors="replace").splitlines())

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from . import iam_control
+from .iam_judge import Judge
 from .settings import ACCOUNT, REGION, Settings
 
 Scope = MutableMapping[str, Any]
@@ -55,17 +56,19 @@ class LocalAws:
         from .kinesis import KinesisEndpoint
 
         self._ministack = ministack.app
-        self._jobs = glue_jobs.GlueJobs(settings, inherited, time.time)
-        glue_jobs.install(self._jobs)
-        tasks = workflows.Workflows(settings)
-        workflows.install(tasks)
-        functions.install()
-        object_ranges.install()
-        self._schedules = schedules.Schedules(tasks, time.time, settings.seconds_per_minute)
-        schedules.install(self._schedules, settings.seconds_per_minute)
         self._kinesis = KinesisEndpoint(
             settings.state_folder / "kinesis", time.time, enforce_limits=settings.enforce_kinesis_limits
         )
+        self._judge = Judge(self._kinesis.key_of)
+        iam_judge.install(self._judge)
+        self._jobs = glue_jobs.GlueJobs(settings, inherited, time.time, self._judge.role_may)
+        glue_jobs.install(self._jobs)
+        tasks = workflows.Workflows(settings)
+        workflows.install(tasks)
+        functions.install(self._judge.role_may)
+        object_ranges.install()
+        self._schedules = schedules.Schedules(tasks, time.time, settings.seconds_per_minute)
+        schedules.install(self._schedules, settings.seconds_per_minute)
 
         async def kinesis(
             method: str, path: str, headers: dict[str, str], body: bytes, query: dict[str, Any]
@@ -74,9 +77,7 @@ class LocalAws:
             return await self._kinesis.handle(headers, body, account, region)
 
         ministack.SERVICE_HANDLERS["kinesis"] = kinesis
-        self._judge = iam_judge.Judge(self._kinesis.key_of)
-        iam_judge.install(self._judge)
-        self._athena = LazyAthena(settings)
+        self._athena = LazyAthena(settings, self._judge)
         ministack.SERVICE_HANDLERS["athena"] = self._athena.handle
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -121,7 +122,8 @@ class LocalAws:
 class LazyAthena:
     """Athena, loaded by its first request: the engine's libraries would double the time that a start takes."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, permissions: Judge) -> None:
+        self._permissions = permissions
         self._spill_folder = settings.state_folder / "athena"
         self._loading = asyncio.Lock()
         self._service: Any = None
@@ -143,7 +145,9 @@ class LazyAthena:
         from . import athena
 
         self._spill_folder.mkdir(exist_ok=True)
-        return athena.install(ministack_athena, athena.AthenaSettings(spill_folder=self._spill_folder))
+        return athena.install(
+            ministack_athena, athena.AthenaSettings(spill_folder=self._spill_folder), self._permissions
+        )
 
     def close(self) -> None:
         if self._service is not None:
