@@ -10,7 +10,7 @@ import io
 import json
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +35,7 @@ class DecoderStuck(MalformedBlock):
 def to_arrow(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> pa.Table:
     """The rows of the blocks, in order. Each block is (count, uncompressed datums), all under one writer schema.
 
+    The schema's `lineage` (see evolution.writer) is carried out: names in `_unchanged` and `_raw` become the lake's.
     Raises MalformedBlock when the datums do not read as exactly as many records as the blocks count.
     """
     expected = sum(count for count, _ in blocks)
@@ -46,7 +47,7 @@ def to_arrow(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> pa.
         raise MalformedBlock(f"the datums do not read under their schema: {error}") from error
     if table.num_rows != expected:
         raise MalformedBlock(f"the datums hold {table.num_rows} records, the block counts {expected}")
-    return table
+    return _renamed(table, schema.get("lineage", {}))
 
 
 def container(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> bytes:
@@ -96,6 +97,25 @@ def conform(table: pa.Table, schema: pa.Schema, batch: int, tier: str) -> pa.Tab
             column = pa.nulls(table.num_rows, field.type)
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _renamed(table: pa.Table, lineage: Mapping[str, Sequence[str]]) -> pa.Table:
+    """The rows with the lake's names in `_unchanged` (all that a name has had) and `_raw` (the one it has)."""
+    if not lineage:
+        return table
+
+    def names(row: list[str] | None) -> list[str] | None:
+        return None if row is None else [new for old in row for new in lineage.get(old, (old,))]
+
+    def texts(row: list[tuple[str, str]] | None) -> list[tuple[str, str]] | None:
+        return None if row is None else [(lineage.get(old, (old,))[0], text) for old, text in row]
+
+    for name, rename in (("_unchanged", names), ("_raw", texts)):
+        place, column = table.column_names.index(name), table.column(name)
+        if column.null_count < len(column):
+            rows = [rename(row) for row in column.to_pylist()]
+            table = table.set_column(place, name, pa.array(rows, column.type))
+    return table
 
 
 def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:

@@ -1,53 +1,157 @@
-"""A lake table's structure follows its source: columns are added, types widened, nothing is dropped."""
+"""A lake table's structure follows its source: columns are added, types widened, nothing is dropped.
+
+A lake column belongs to one column of the source, by the source's name for it (ORIGINS). Where a type changes so that
+the lake column cannot hold it, the source's column goes on in a new one: `amount`, `amount__2`, `amount__3`.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
+from pyiceberg.exceptions import CommitFailedException
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 from pyiceberg.types import DecimalType, DoubleType, FloatType, IcebergType, IntegerType, ListType, LongType
 
 from glue_streaming.errors import TableRefused
-from glue_streaming.lake_table import iceberg_type
-from schemas.change_record import Column, TableSchema
+from glue_streaming.lake_table import ORIGINS, column_field, iceberg_type, origins_of
+from schemas.change_record import RESERVED, Column, TableSchema
+
+NEW_COLUMN: Final = "new_column"
+HOLE: Final = "hole"
+POLICIES: Final = (NEW_COLUMN, HOLE)
+"""What a table does where a column's type changes and its lake column cannot hold the new one (`on_type_change`)."""
 
 _PROMOTIONS: Final = {(IntegerType, LongType), (FloatType, DoubleType)}
+_ATTEMPTS: Final = 5
 
 
-def additions(table: Schema, schema: TableSchema) -> tuple[list[Column], list[Column]]:
-    """The columns to add, and those to widen, so that the table takes rows of the schema.
+@dataclass(frozen=True)
+class Fit:
+    """How rows under a writer schema fit a lake table.
 
-    Raises TableRefused, naming every column that the table cannot follow. (PyIceberg's union_by_name would ignore a
-    changed scale and add `ID` beside `id`.)
+    columns: the writer's column to the lake's. lineage: the writer's column to every lake column that it has had,
+    that one first.
+    added, widened: what the table has to do first, by the lake's column. retyped: those of `added` that go on for
+    a lake column which cannot hold the new type.
     """
-    added, widened, problems = [], [], []
-    known = {field.name.lower(): field for field in table.fields}
+
+    columns: Mapping[str, str]
+    lineage: Mapping[str, tuple[str, ...]]
+    added: Mapping[str, Column]
+    widened: Mapping[str, Column]
+    retyped: Mapping[str, str]
+
+    @property
+    def as_it_stands(self) -> bool:
+        """Whether the table takes the rows without a change of its own."""
+        return not self.added and not self.widened
+
+
+def fit(table: Schema, origins: Mapping[str, str], schema: TableSchema, policy: str = NEW_COLUMN) -> Fit:
+    """Where each column of the schema goes. origins: the source's name of a lake column, where it is not the same.
+
+    Raises TableRefused, naming every column that the table cannot follow: by its policy, or because it is a key's.
+    """
+    if policy not in POLICIES:
+        raise TableRefused(f"{schema.subject}: on_type_change is {policy}; expected {' or '.join(POLICIES)}")
+    kept = {field.name: field.field_type for field in table.fields if field.name not in RESERVED}
+    taken = set(kept) | set(RESERVED)
+    names = {column.name for column in schema.columns}
+    columns, lineage = {}, {}
+    added: dict[str, Column] = {}
+    widened: dict[str, Column] = {}
+    retyped: dict[str, str] = {}
+    problems = []
     for column in schema.columns:
-        field = known.get(column.name)
+        in_key = column.name in schema.key
+        known = [name for name in kept if _belongs(name, column, origins, in_key)]
         wanted = iceberg_type(column.avro)
-        if field is None:
-            added.append(column)
-        elif _promotes(field.field_type, wanted):
-            widened.append(column)
-        elif not _takes(field.field_type, wanted):
-            problems.append(f"column {column.name} is {field.field_type} in the lake and {wanted} at the source")
+        home = _first(name for name in known if _takes(kept[name], wanted))
+        if home is None:
+            home = _first(name for name in known if _promotes(kept[name], wanted))
+            if home is not None:
+                widened[home] = column
+        if home is None and known and (policy == HOLE or in_key):
+            why = "it is part of the key" if in_key else "on_type_change is hole"
+            problems.append(f"column {column.name} is {kept[known[-1]]} in the lake and {wanted} at the source ({why})")
+            continue
+        if home is None:
+            home = _free(column.name, taken | (names - {column.name}))
+            taken.add(home)
+            added[home] = column
+            if known:
+                retyped[home] = known[-1]
+        columns[column.name] = home
+        lineage[column.name] = tuple(dict.fromkeys((home, *known)))
     if problems:
         raise TableRefused(f"{schema.subject}: " + "; ".join(problems))
-    return added, widened
+    return Fit(columns, lineage, added, widened, retyped)
 
 
-def evolve(table: Table, schema: TableSchema) -> bool:
-    """Adds and widens in one commit; False where the table takes the schema as it is. Idempotent."""
-    added, widened = additions(table.schema(), schema)
-    if not added and not widened:
-        return False
-    with table.update_schema() as update:
-        for column in added:
-            update.add_column(column.name, iceberg_type(column.avro), doc=column.comment)
-        for column in widened:
-            update.update_column(column.name, field_type=iceberg_type(column.avro))
-    return True
+def evolve(table: Table, schema: TableSchema, policy: str = NEW_COLUMN) -> Fit:
+    """Adds and widens what the schema needs, in one commit, or none. Idempotent, also beside other writers.
+
+    Returns the fit that it found, so its `added` and `widened` say what was done. Raises TableRefused.
+    """
+    for attempt in range(_ATTEMPTS):
+        origins = origins_of(table.properties)
+        found = fit(table.schema(), origins, schema, policy)
+        if found.as_it_stands:
+            return found
+        try:
+            _change(table, found, origins)
+        except CommitFailedException:
+            if attempt == _ATTEMPTS - 1:
+                raise
+            table.refresh()
+        else:
+            return found
+    raise AssertionError("unreachable")
+
+
+def writer(schema: TableSchema, found: Fit) -> dict[str, Any]:
+    """The writer schema with its columns named as the lake's; Avro's bytes carry no names.
+
+    `lineage` names the lake columns that one name in `_unchanged` or `_raw` stands for, where it is not just itself;
+    the first is the one that the rows' values go to. What an update left out may be an older value in an older column.
+    """
+    avro = schema.to_avro()
+    fields = [{**field, "name": found.columns.get(field["name"], field["name"])} for field in avro["fields"]]
+    moved = {name: list(names) for name, names in found.lineage.items() if names != (name,)}
+    return {**avro, "fields": fields, "lineage": moved}
+
+
+def _change(table: Table, found: Fit, origins: Mapping[str, str]) -> None:
+    others = {name: column.source_name for name, column in found.added.items() if column.source_name != name}
+    with table.transaction() as transaction:
+        with transaction.update_schema() as update:
+            for name, column in found.added.items():
+                field = column_field(column)
+                update.add_column(name, field.field_type, doc=field.doc)
+            for name, column in found.widened.items():
+                update.update_column(name, field_type=iceberg_type(column.avro))
+        if others:
+            transaction.set_properties({ORIGINS: json.dumps({**origins, **others}, separators=(",", ":"))})
+
+
+def _belongs(name: str, column: Column, origins: Mapping[str, str], in_key: bool) -> bool:
+    """A key's column keeps its name in the lake, whatever the source calls it: the views know it by that."""
+    return name == column.name if in_key else origins.get(name, name) == column.source_name
+
+
+def _first(names: Iterable[str]) -> str | None:
+    return next(iter(names), None)
+
+
+def _free(name: str, taken: set[str]) -> str:
+    candidate, suffix = name, 2
+    while candidate in taken:
+        candidate, suffix = f"{name}__{suffix}", suffix + 1
+    return candidate
 
 
 def _promotes(old: IcebergType, new: IcebergType) -> bool:

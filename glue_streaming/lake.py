@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -14,15 +15,19 @@ from glue_streaming import commit, evolution, lake_table
 from glue_streaming.chain import Lane
 from glue_streaming.data_files import WrittenFile
 from glue_streaming.errors import TableRefused
+from glue_streaming.evolution import Fit
 from glue_streaming.load import LaneKey, TableTask
 from glue_streaming.state import SOURCE, TABLE, EndedGroup, FoldState, SnapshotState, StreamState
 from glue_streaming.state import fold_state as fold_of
 from glue_streaming.state import stream_state as state_of
 from schemas.block import NO_SCHEMA
 from schemas.change_record import TableSchema
+from schemas.compatibility import changes
 from schemas.control import Announcement, SnapshotEnd
 from schemas.errors import UnknownFingerprint
-from schemas.registry import Registry
+from schemas.registry import Registered, Registry
+
+log = logging.getLogger(__name__)
 
 TableKey = tuple[str, str]
 """(source, table)"""
@@ -74,13 +79,21 @@ class LakeTable:
 
 
 class Lake:
-    """All tables of the job's sources."""
+    """All tables of the job's sources. policy: what a table (source.table) does where a column changes its type."""
 
-    def __init__(self, catalog: Catalog, registry: Registry, lake_bucket: str, epoch: int) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        registry: Registry,
+        lake_bucket: str,
+        epoch: int,
+        policy: Callable[[str], str] = lambda subject: evolution.NEW_COLUMN,
+    ) -> None:
         self._catalog = catalog
         self._registry = registry
         self._lake_bucket = lake_bucket
         self._epoch = epoch
+        self._policy = policy
         self.tables: dict[TableKey, LakeTable] = {}
 
     def load(self, sources: Iterable[str]) -> None:
@@ -131,15 +144,30 @@ class Lake:
             if table.state.snapshots or table.state.holes:
                 table.table.refresh()
 
+    def _tell(self, registered: Registered, found: Fit) -> None:
+        """Says in the log how the structure differs from the version before, and where its columns go."""
+        schema = registered.schema
+        before = [
+            item for item in self._registry.versions(schema.source, schema.table) if item.version < registered.version
+        ]
+        said = changes(schema, before[-1].schema).sentences() if before else []
+        said += [
+            f"{old} goes on in {new}, for its type changed; {old} keeps what it holds"
+            for new, old in found.retyped.items()
+        ]
+        if said:
+            log.warning("structure changed", extra={"table": schema.subject, "changes": said})
+
     def _add(self, key: TableKey, table: Table) -> None:
         writers = {}
+        origins = lake_table.origins_of(table.properties)
         for version in self._registry.versions(*key):
             try:
-                added, widened = evolution.additions(table.schema(), version.schema)
+                found = evolution.fit(table.schema(), origins, version.schema)
             except TableRefused:
                 continue
-            if not added and not widened:
-                writers[version.fingerprint] = version.schema.to_avro()
+            if found.as_it_stands:
+                writers[version.fingerprint] = evolution.writer(version.schema, found)
         self.tables[key] = LakeTable(key, table, writers, self._epoch)
 
 

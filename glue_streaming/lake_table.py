@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pyiceberg.catalog import Catalog
@@ -66,6 +67,10 @@ _PROPERTIES: Final = {
     "commit.retry.min-wait-ms": "50",
     "commit.retry.max-wait-ms": "2000",
 }
+
+
+ORIGINS: Final = "headrace.columns"
+"""Property: the source's name of each lake column that the source calls something else, as a JSON object."""
 
 
 def lake_database(source: str) -> str:
@@ -141,7 +146,13 @@ def _properties(schema: TableSchema) -> dict[str, Any]:
         SOURCE: schema.source,
         TABLE: schema.table,
         KEY: json.dumps(list(schema.key)),
+        ORIGINS: json.dumps({c.name: c.source_name for c in schema.columns if c.source_name != c.name}),
     }
+
+
+def origins_of(properties: Mapping[str, str]) -> dict[str, str]:
+    """The source's name of each lake column that the source calls something else."""
+    return dict(json.loads(properties.get(ORIGINS, "{}")))
 
 
 def _field(name: str, kind: IcebergType, required: bool, doc: str | None = None) -> NestedField:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.change_record import METADATA_FIELDS, Column, TableSchema, lake_column_names, lake_table_name
-from schemas.compatibility import problems
+from schemas.compatibility import changes, problems, type_text
 from schemas.fingerprint import crc64_avro, parsing_fingerprint
 
 
@@ -87,15 +87,41 @@ def test_widening_adding_and_dropping_are_compatible(old: TableSchema, new: Tabl
 
 
 @pytest.mark.parametrize(
+    ("old", "new"),
+    [("long", "int"), ("int", "string"), (decimal(10, 2), decimal(12, 4))],
+    ids=str,
+)
+def test_another_type_is_registered_and_told(old: object, new: object) -> None:
+    """What to do with a new type is the lake's policy: the registry takes it, and the change can be put in words."""
+    before, after = table(id="long", a=old), table(id="long", a=new)
+    assert problems(after, before) == []
+    assert changes(after, before).sentences() == [f"column a was {type_text(old)} and is {type_text(new)}"]
+
+
+@pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (table(id="long", a="long"), table(id="long", a="int"), "column a was long and is int"),
-        (table(id="long", a="int"), table(id="long", a="string"), "column a was int and is string"),
-        (table(id="long", a=decimal(10, 2)), table(id="long", a=decimal(12, 4)), "decimal(10,2) and is decimal(12,4)"),
         (table(id="long"), replace(table(id="long", b="long"), key=("b",)), "the key was (id) and is (b)"),
+        (table(id="long"), table(id="string"), "key column id was long and is string"),
+        (table(id=decimal(10, 2)), table(id=decimal(12, 4)), "decimal(10,2) and is decimal(12,4)"),
     ],
 )
-def test_changes_that_readers_cannot_follow_are_named(old: TableSchema, new: TableSchema, said: str) -> None:
-    """Narrowing, another type, another scale, another key."""
+def test_a_key_that_changes_is_refused(old: TableSchema, new: TableSchema, said: str) -> None:
+    """The key says which rows are the same one: other columns, or another type, would make it another table."""
     (problem,) = problems(new, old)
     assert said in problem
+
+
+def test_a_keys_type_may_widen_and_narrow_again() -> None:
+    """The lake's column is the wider one from then on."""
+    assert problems(table(id="long"), table(id="int")) == problems(table(id="int"), table(id="long")) == []
+
+
+def test_changes_are_put_in_words() -> None:
+    """A column that goes while another of its type comes may have been renamed, and the log says so."""
+    said = changes(table(id="long", b="string", n="int"), table(id="long", a="string")).sentences()
+    assert said == [
+        "column a is gone: it stays, and is null from now on; if it was renamed to b, it keeps its old values",
+        "column b (string) is new",
+        "column n (int) is new",
+    ]
