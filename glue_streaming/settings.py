@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from glue_streaming.errors import BadSettings
@@ -66,46 +66,72 @@ def pairs(argv: Sequence[str]) -> dict[str, str]:
     return found
 
 
+def _setting(default: Any, low: float, high: float) -> Any:
+    """A number with its bounds, both allowed."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
 @dataclass(frozen=True)
 class BatchSettings:
-    """Read from DynamoDB at every batch; each has the same name there.
+    """Read from DynamoDB while the job runs; each has the same name there.
 
-    trigger_seconds: from the start of one batch to that of the next. bytes_per_shard, seconds_per_shard: a batch reads
-    at most this from a shard. pause: read nothing. unknown_fingerprint_seconds: how long a block may wait for its
-    schema. tip_seconds: how long a position that a progress record names may be missing before the lane is re-read.
+    trigger_seconds: the shortest time from the start of one batch to that of the next. freshness_seconds: the longest;
+    a change waits at most so long where there is little to do. commit_bytes: what makes a commit to one table worth
+    while, in bytes of records as they travel; the trigger stretches until a batch has so much for each.
+    bytes_per_shard, seconds_per_shard: a batch reads at most this from a shard. pause: read nothing.
+    unknown_fingerprint_seconds: how long a block may wait for its schema. tip_seconds: how long a position that a
+    progress record names may be missing before the lane is re-read.
     hole_deadline_seconds: how long a hole may stay open before its table leaves the cut, so that the others go on.
     snapshot_stall_seconds: how long nothing of a source's snapshots may come, while one of them has not ended, before
     it is given up and asked for again.
     """
 
-    trigger_seconds: float = 1.0
-    bytes_per_shard: int = 16 * 1024 * 1024
-    seconds_per_shard: float = 10.0
+    trigger_seconds: float = _setting(1.0, 0.1, 3_600)
+    freshness_seconds: float = _setting(10.0, 0.1, 86_400)
+    commit_bytes: int = _setting(1024 * 1024, 1, 1024**3)
+    bytes_per_shard: int = _setting(16 * 1024 * 1024, 1, 256 * 1024 * 1024)
+    seconds_per_shard: float = _setting(10.0, 0.1, 600)
     pause: bool = False
-    unknown_fingerprint_seconds: float = 180.0
-    tip_seconds: float = 20.0
-    hole_deadline_seconds: float = 3_600.0
-    snapshot_stall_seconds: float = 1_800.0
+    unknown_fingerprint_seconds: float = _setting(180.0, 0.1, 86_400)
+    tip_seconds: float = _setting(20.0, 0.1, 86_400)
+    hole_deadline_seconds: float = _setting(3_600.0, 0.1, 30 * 86_400)
+    snapshot_stall_seconds: float = _setting(1_800.0, 0.1, 7 * 86_400)
 
 
 def batch_settings(items: Mapping[str, str], last_good: BatchSettings) -> tuple[BatchSettings, list[str]]:
-    """The settings that the items hold, and what is wrong with them: a bad value leaves the last good one in place."""
+    """The settings that the items hold, and what is wrong with them.
+
+    One that is not there has its default; a bad one keeps its last good value.
+    """
     problems: list[str] = []
-    good: dict[str, Any] = {}
-    for field in fields(BatchSettings):
-        if field.name not in items:
+    values: dict[str, Any] = {}
+    for setting in fields(BatchSettings):
+        if setting.name not in items:
             continue
-        value = items[field.name]
-        if field.name == "pause":
-            if value in ("true", "false"):
-                good["pause"] = value == "true"
-            else:
-                problems.append(f"pause: expected true or false, got {value}")
-            continue
-        number = _number(value, field.name, problems)
-        if number > 0:
-            good[field.name] = int(number) if field.type == "int" else number
-    return replace(last_good, **good), problems
+        value, problem = _parsed(setting, items[setting.name])
+        if problem:
+            problems.append(problem)
+            values[setting.name] = getattr(last_good, setting.name)
+        else:
+            values[setting.name] = value
+    return BatchSettings(**values), problems
+
+
+def _parsed(setting: Any, text: str) -> tuple[Any, str | None]:
+    """The value, or why there is none."""
+    if setting.type == "bool":
+        return text == "true", None if text in (
+            "true",
+            "false",
+        ) else f"{setting.name}: expected true or false, got {text}"
+    low, high = setting.metadata["low"], setting.metadata["high"]
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not low <= number <= high:
+        return None, f"{setting.name}: expected a number from {low:g} to {high:g}, got {text}"
+    return (int(number) if setting.type == "int" else number), None
 
 
 def _number(value: str, name: str, problems: list[str]) -> float:
