@@ -1,4 +1,4 @@
-"""What a smoke run costs, said before it starts. Prices in US dollars, us-east-1, as of 2026-11; other regions differ."""
+"""What a smoke run costs, said before it starts. US dollars in us-east-1, as of 2026-11; other regions differ."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from localaws.process import LocalAws
 from ops.aws import Aws
 from ops.aws_smoke import __main__ as command
 from ops.aws_smoke import checks
@@ -151,23 +152,29 @@ def test_what_could_not_be_destroyed_fails_the_run_loudly() -> None:
     assert "bucket not empty" in report.problems[0]
 
 
+@pytest.fixture(scope="module")
+def laptop(server: LocalAws) -> Aws:
+    """The laptop's AWS with nothing in it that these tests need."""
+    return Aws(server.endpoint)
+
+
 @pytest.fixture
-def scene(aws: Aws, tmp_path: Path) -> Callable[..., Any]:
+def scene(laptop: Aws, tmp_path: Path) -> Callable[..., Any]:
     """A scene on the laptop's AWS, without a site."""
 
     def make(**more: Any) -> Any:
         patience = Patience(start_seconds=0.5, views_seconds=0.5, message_seconds=5.0)
-        values = {"names": Names(), "source": "shop", "lake_bucket": "headrace-lake", "client": aws.client}
+        values = {"names": Names(), "source": "shop", "lake_bucket": "headrace-lake", "client": laptop.client}
         return SimpleNamespace(**{**values, "patience": patience, "outputs": {}, "roles_anywhere": None, **more})
 
     return make
 
 
 @pytest.fixture
-def alarm_name(aws: Aws) -> Iterator[str]:
+def alarm_name(laptop: Aws) -> Iterator[str]:
     """An alarm that tells the deployment's topic."""
-    topic = aws.client("sns").create_topic(Name=Names().topic)["TopicArn"]
-    cloudwatch = aws.client("cloudwatch")
+    topic = laptop.client("sns").create_topic(Name=Names().topic)["TopicArn"]
+    cloudwatch = laptop.client("cloudwatch")
     cloudwatch.put_metric_alarm(
         AlarmName="headrace-smoke-test",
         Namespace="Headrace",
@@ -184,24 +191,24 @@ def alarm_name(aws: Aws) -> Iterator[str]:
 
 
 def test_an_alarm_that_arrives_is_seen_and_leaves_no_queue(
-    scene: Callable[..., Any], alarm_name: str, aws: Aws
+    scene: Callable[..., Any], alarm_name: str, laptop: Aws
 ) -> None:
     """The alarm's message comes through the topic into a queue that is gone afterwards."""
     assert alarm_name in checks.alarm(scene())
-    assert not [url for url in aws.client("sqs").list_queues().get("QueueUrls", []) if "smoke" in url]
+    assert not [url for url in laptop.client("sqs").list_queues().get("QueueUrls", []) if "smoke" in url]
     assert not [
         found
-        for found in aws.client("sns").list_subscriptions()["Subscriptions"]
+        for found in laptop.client("sns").list_subscriptions()["Subscriptions"]
         if found["Protocol"] == "sqs" and "smoke" in found["Endpoint"]
     ]
 
 
-def test_an_alarm_that_does_not_arrive_fails(scene: Callable[..., Any], alarm_name: str, aws: Aws) -> None:
+def test_an_alarm_that_does_not_arrive_fails(scene: Callable[..., Any], alarm_name: str, laptop: Aws) -> None:
     """An alarm whose actions are switched off tells nobody; the queue is gone all the same."""
-    aws.client("cloudwatch").disable_alarm_actions(AlarmNames=[alarm_name])
+    laptop.client("cloudwatch").disable_alarm_actions(AlarmNames=[alarm_name])
     with pytest.raises(TookTooLong, match=alarm_name):
         checks.alarm(scene(patience=Patience(message_seconds=1.0)))
-    assert not [url for url in aws.client("sqs").list_queues().get("QueueUrls", []) if "smoke" in url]
+    assert not [url for url in laptop.client("sqs").list_queues().get("QueueUrls", []) if "smoke" in url]
 
 
 def test_a_deployment_without_an_alarm_on_its_topic_fails(scene: Callable[..., Any]) -> None:
@@ -213,8 +220,8 @@ def test_a_deployment_without_an_alarm_on_its_topic_fails(scene: Callable[..., A
 def test_another_worker_type_than_asked_for_fails(scene: Callable[..., Any]) -> None:
     """Glue took the run, with other workers than the job asks for."""
     glue = SimpleNamespace(
-        get_job=lambda JobName: {"Job": {"WorkerType": "G.025X"}},
-        get_job_runs=lambda JobName: {"JobRuns": [{"Id": "jr_1", "WorkerType": "G.1X", "NumberOfWorkers": 2}]},
+        get_job=lambda **_job: {"Job": {"WorkerType": "G.025X"}},
+        get_job_runs=lambda **_job: {"JobRuns": [{"Id": "jr_1", "WorkerType": "G.1X", "NumberOfWorkers": 2}]},
     )
     with pytest.raises(CheckFailed, match=r"asks for G\.025X and run jr_1 got G\.1X"):
         checks.worker_type(scene(client=lambda _service: glue))
@@ -326,9 +333,9 @@ def test_destroy_without_an_apply_does_nothing(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def on_account(aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def on_account(laptop: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """As if the laptop's AWS were an account: nothing may be made there without a yes."""
-    for name, value in aws.environment().items():
+    for name, value in laptop.environment().items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(command, "ROOT", tmp_path / "smoke")
     monkeypatch.setattr(command, "is_laptop", lambda _endpoint: False)
