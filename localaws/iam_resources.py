@@ -169,6 +169,15 @@ def _sns(request: Request) -> tuple[str, ...]:
     return (request.arn("sns", request.text("Name")),) if request.text("Name") else ALL
 
 
+def _roles_anywhere(request: Request) -> tuple[str, ...]:
+    """What is made has no name yet: it is judged as every one of its kind."""
+    if arn := request.text("resourceArn"):
+        return (arn,)
+    kind, _, name = request.path.strip("/").partition("/")
+    resource = "trust-anchor" if kind.startswith("trustanchor") else "profile"
+    return (request.arn("rolesanywhere", f"{resource}/{name.partition('/')[0] or '*'}"),)
+
+
 _RESOURCES: Mapping[str, Callable[[Request], tuple[str, ...]]] = {
     "athena": _athena,
     "events": _events,
@@ -176,6 +185,7 @@ _RESOURCES: Mapping[str, Callable[[Request], tuple[str, ...]]] = {
     "iam": _iam,
     "logs": _logs,
     "monitoring": _monitoring,
+    "rolesanywhere": _roles_anywhere,
     "scheduler": _scheduler,
     "sns": _sns,
     "ssm": _ssm,

@@ -52,7 +52,20 @@ class LocalAws:
         from ministack import app as ministack
         from ministack.core import responses
 
-        from . import functions, glue_jobs, iam_judge, object_ranges, schedules, workflows
+        from . import (
+            alarms,
+            cloudformation,
+            codebuild,
+            functions,
+            glue_jobs,
+            iam_judge,
+            object_ranges,
+            roles_anywhere,
+            schedules,
+            security_groups,
+            vpn,
+            workflows,
+        )
         from .kinesis import KinesisEndpoint
 
         self._ministack = ministack.app
@@ -63,10 +76,17 @@ class LocalAws:
         iam_judge.install(self._judge)
         self._jobs = glue_jobs.GlueJobs(settings, inherited, time.time, self._judge.role_may)
         glue_jobs.install(self._jobs)
+        self._builds = codebuild.Builds(settings, inherited, time.time)
+        codebuild.install(self._builds)
+        cloudformation.install()
         tasks = workflows.Workflows(settings)
         workflows.install(tasks)
         functions.install(self._judge.role_may)
         object_ranges.install()
+        alarms.install()
+        vpn.install()
+        security_groups.install()
+        roles_anywhere.install(roles_anywhere.RolesAnywhere(settings.state_folder / "roles_anywhere.json"))
         self._schedules = schedules.Schedules(tasks, time.time, settings.seconds_per_minute)
         schedules.install(self._schedules, settings.seconds_per_minute)
 
@@ -112,6 +132,7 @@ class LocalAws:
 
         self._schedules.close()
         self._jobs.close()
+        self._builds.close()
         lambda_runtime.reset()
 
     def close(self) -> None:
