@@ -179,20 +179,32 @@ variable "lake_formation" {
 variable "artefacts" {
   description = <<-EOT
     Folder that `make glue-bundle` wrote: the code, the scripts, the wheels and a manifest of their content hashes.
-    rollback: content hash of an earlier bundle that is still in the bucket; null runs the one in the folder.
+    earlier: content hashes of bundles to keep in the bucket (output `bundles` lists those that are there now).
+    rollback: content hash of the bundle to run, one of `earlier`; null runs the one in the folder.
   EOT
   type = object({
     folder   = optional(string, "../build/glue")
+    earlier  = optional(list(string), [])
     rollback = optional(string)
   })
   default = {}
+
+  validation {
+    condition     = fileexists("${var.artefacts.folder}/manifest.json")
+    error_message = "artefacts.folder: there is no manifest.json in it; run `make glue-bundle` first, or name the folder that it wrote."
+  }
+  validation {
+    condition     = alltrue([for hash in concat(var.artefacts.earlier, var.artefacts.rollback == null ? [] : [var.artefacts.rollback]) : can(regex("^[0-9a-f]{16}$", hash))])
+    error_message = "artefacts.earlier and artefacts.rollback: hashes of bundles have 16 hexadecimal digits."
+  }
 }
 
 variable "stream_job" {
   description = <<-EOT
     The streaming job. mode: continuous (a standing job) or drain (started on a schedule, reads everything, stops).
     worker_type: G.025X is the smallest for streaming; G.1X where it is not offered. maintenance_window: day and hour
-    (UTC) at which Glue may restart it, for example Sun:3. settings: items for the settings table, by name.
+    (UTC) at which Glue may restart it, for example Sun:3. settings: items for the settings table, by name. conf:
+    Spark settings. checkpoint: where Spark keeps its own, null is a prefix of the bucket; losing it costs nothing.
   EOT
   type = object({
     mode               = optional(string, "continuous")
@@ -201,6 +213,7 @@ variable "stream_job" {
     maintenance_window = optional(string, "Sun:3")
     settings           = optional(map(string), {})
     conf               = optional(string)
+    checkpoint         = optional(string)
   })
   default = {}
 
@@ -270,6 +283,19 @@ variable "schedules" {
   validation {
     condition     = alltrue([for expression in [var.schedules.ingest, var.schedules.fold] : can(regex("^(rate|cron|at)\\(.+\\)$", expression))])
     error_message = "schedules: each is a rate(...), cron(...) or at(...) expression."
+  }
+}
+
+# ------------------------------------------------------------------------------------------------ analysts (analyst.tf)
+
+variable "analysts" {
+  description = "ARNs of the roles or users that may take up the analyst role; without one the role is not made."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for arn in var.analysts : can(regex("^arn:[a-z-]+:(iam|sts)::[0-9]{12}:.+$", arn))])
+    error_message = "analysts: each is the ARN of a role or user."
   }
 }
 
