@@ -1,0 +1,65 @@
+# What tools and people need to know of a deployment. `headrace status` reads the parameter, the next deployment reads
+# `bundles`, and the rest is for eyes.
+
+locals {
+  deployment = {
+    name            = var.name
+    environment     = var.environment
+    region          = local.region
+    account         = local.account_id
+    sources         = sort(keys(var.sources))
+    mode            = var.stream_job.mode
+    bundle          = local.bundle
+    stream          = local.stream_name
+    bucket          = local.lake_bucket
+    dynamodb_prefix = var.name
+    databases       = sort(keys(local.databases))
+    workgroup       = local.workgroup
+    key             = local.kms_key_arn
+    topic           = local.topic_arn
+    dead_letters    = local.dead_letters
+    jobs            = { stream = local.stream_job, fold = local.fold_job }
+    function        = local.plan_function
+    workflows       = { ingest = aws_sfn_state_machine.ingest.arn, fold = aws_sfn_state_machine.fold.arn }
+    schedules       = sort([for schedule in concat(values(aws_scheduler_schedule.workflow), values(aws_scheduler_schedule.shards)) : schedule.name])
+    roles = merge(
+      {
+        stream_job      = aws_iam_role.stream_job.arn
+        fold_job        = aws_iam_role.fold_job.arn
+        plan            = aws_iam_role.plan.arn
+        ingest_workflow = aws_iam_role.ingest_workflow.arn
+        fold_workflow   = aws_iam_role.fold_workflow.arn
+        schedule        = aws_iam_role.schedule.arn
+      },
+      { for role in aws_iam_role.analyst : "analyst" => role.arn },
+    )
+    log_groups = sort(concat(
+      [for group in aws_cloudwatch_log_group.jobs : group.name],
+      [for group in aws_cloudwatch_log_group.workflows : group.name],
+      [aws_cloudwatch_log_group.plan.name],
+    ))
+  }
+}
+
+resource "aws_ssm_parameter" "deployment" {
+  name        = "/${var.name}/deployment"
+  description = "The names of everything in this deployment, for the headrace command."
+  type        = "String"
+  tier        = "Intelligent-Tiering" # standard, and free, until it outgrows 4 KiB
+  value       = jsonencode(local.deployment)
+}
+
+output "deployment" {
+  description = "The names of everything, as the parameter /NAME/deployment holds them."
+  value       = local.deployment
+}
+
+output "bundles" {
+  description = "Content hashes of the bundles in the bucket, for artefacts.earlier of the next deployment."
+  value       = sort(tolist(local.bundles))
+}
+
+output "analyst_role" {
+  description = "The role that queries; null without analysts."
+  value       = one(aws_iam_role.analyst[*].arn)
+}
