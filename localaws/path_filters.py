@@ -1,6 +1,7 @@
 """JSONPath filters such as `$.JobRuns[?(@.JobRunState == 'RUNNING')].Id`, which ministack's paths lack. Pure.
 
 A filter compares paths under `@` with literals, joined by && and ||; a path alone asks whether the member exists.
+A path may end with a quoted member: `@.Arguments['--mode']`.
 """
 
 import ast
@@ -12,7 +13,10 @@ from typing import Any
 Resolve = Callable[[str, Any], Any]
 
 _FILTER = re.compile(r"(?P<before>.*?)\[\?\((?P<condition>.*?)\)\](?P<after>.*)", re.DOTALL)
-_COMPARISON = re.compile(r"\s*@(?P<path>[\w.\[\]]*)\s*(?:(?P<sign>==|!=|<=|>=|<|>)\s*(?P<literal>.+?))?\s*", re.DOTALL)
+_COMPARISON = re.compile(
+    r"\s*@(?P<path>[\w.\[\]]*?)(?:\['(?P<member>[^']+)'\])?\s*(?:(?P<sign>==|!=|<=|>=|<|>)\s*(?P<literal>.+?))?\s*",
+    re.DOTALL,
+)
 _SIGNS: dict[str, Callable[[Any, Any], bool]] = {
     "==": operator.eq,
     "!=": operator.ne,
@@ -50,6 +54,8 @@ def _compares(comparison: str, item: Any, plain: Resolve) -> bool:
     if matched is None:
         raise ValueError(f"The filter {comparison.strip()!r} cannot be read: expected @.member == literal")
     found = plain("$" + matched["path"], item)
+    if matched["member"]:
+        found = found.get(matched["member"]) if isinstance(found, dict) else None
     if matched["sign"] is None:
         return found is not None
     literal = matched["literal"]

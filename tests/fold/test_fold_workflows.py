@@ -85,7 +85,7 @@ class Workflows:
         text = (ROOT / "terraform" / f"{file}_workflow.asl.json").read_text()
         values = {
             "stream_job": "wf-stream", "fold_job": "wf-fold", "plan_function": "wf-plan", "topic": self.topic,
-            "mode": mode, "map_concurrency": "2", "fold_state_machine": getattr(self, "fold", ""),
+            "mode": mode, "map_concurrency": "2", "bundle": "0123", "fold_state_machine": getattr(self, "fold", ""),
         }  # fmt: skip
         for key, value in values.items():
             text = text.replace(f"${{{key}}}", value)
