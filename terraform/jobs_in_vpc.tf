@@ -130,3 +130,11 @@ data "aws_iam_policy_document" "job_network" {
     ]
   }
 }
+
+resource "aws_iam_role_policy" "job_network" {
+  for_each = var.jobs_in_vpc ? { stream = aws_iam_role.stream_job.id, fold = aws_iam_role.fold_job.id } : {}
+
+  name   = "network"
+  role   = each.value
+  policy = data.aws_iam_policy_document.job_network.json
+}

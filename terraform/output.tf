@@ -63,3 +63,47 @@ output "analyst_role" {
   description = "The role that queries; null without analysts."
   value       = one(aws_iam_role.analyst[*].arn)
 }
+
+# ------------------------------------------------------------------------------------------------ network and agent
+
+output "endpoint_urls" {
+  description = "By service: the URL of its endpoint for the site; empty without network.enabled."
+  value       = local.endpoint_urls
+}
+
+output "endpoint_cidrs" {
+  description = "Networks that the endpoints lie in: where the site's firewall lets HTTPS go."
+  value       = local.subnet_cidrs
+}
+
+output "vpn" {
+  description = "What the site's device needs; null without a VPN. The tunnels' keys are in the named secret."
+  value = !var.vpn.enabled ? null : {
+    connection   = aws_vpn_connection.site[0].id
+    tunnels      = [aws_vpn_connection.site[0].tunnel1_address, aws_vpn_connection.site[0].tunnel2_address]
+    keys_secret  = aws_vpn_connection.site[0].preshared_key_arn
+    routing      = var.vpn.routing
+    amazon_asn   = local.own_vpn_gateway ? var.vpn.amazon_asn : null
+    aws_networks = local.own_vpc ? [var.network.cidr] : [for vpc in data.aws_vpc.given : vpc.cidr_block]
+  }
+}
+
+output "agent_roles" {
+  description = "By source: the role of its agent."
+  value       = { for source, role in aws_iam_role.agent : source => role.arn }
+}
+
+output "agent_config" {
+  description = "By source: its agent.toml (terraform output -json agent_config)."
+  value       = local.agent_configs
+}
+
+output "agent_profile" {
+  description = "By source: a section for ~/.aws/config that turns the agent's certificate into credentials."
+  value       = local.agent_profiles
+}
+
+output "password_secrets" {
+  description = "By source: the secret that waits for its database password."
+  value       = { for source, secret in aws_secretsmanager_secret.database : source => secret.name }
+}
