@@ -12,6 +12,9 @@ locals {
     for key, name in { ingest = local.ingest_workflow, fold = local.fold_workflow } :
     key => "arn:${local.partition}:states:${var.region}:${local.account_id}:stateMachine:${name}"
   }
+  dead_letters     = "${var.name}-dead-letters"
+  dead_letters_arn = "arn:${local.partition}:sqs:${var.region}:${local.account_id}:${local.dead_letters}"
+
   console = "https://${var.region}.console.aws.amazon.com"
 }
 
@@ -112,16 +115,17 @@ resource "aws_sns_topic_policy" "alarms" {
 # What a schedule, a rule or the planning function could not hand over, with the reason in the message's attributes.
 # Encrypted with the queue service's own key: the senders are services, and none of them then needs a key's grant.
 resource "aws_sqs_queue" "dead_letters" {
-  name                      = "${var.name}-dead-letters"
+  name                      = local.dead_letters
   message_retention_seconds = 14 * 24 * 3600
   sqs_managed_sse_enabled   = true
+  policy                    = data.aws_iam_policy_document.dead_letters.json
 }
 
 data "aws_iam_policy_document" "dead_letters" {
   statement {
     sid       = "RulesSend"
     actions   = ["sqs:SendMessage"]
-    resources = [aws_sqs_queue.dead_letters.arn]
+    resources = [local.dead_letters_arn]
     principals {
       type        = "Service"
       identifiers = ["events.amazonaws.com"]
@@ -138,7 +142,7 @@ data "aws_iam_policy_document" "dead_letters" {
     sid       = "RefusePlainHttp"
     effect    = "Deny"
     actions   = ["sqs:SendMessage", "sqs:ReceiveMessage"]
-    resources = [aws_sqs_queue.dead_letters.arn]
+    resources = [local.dead_letters_arn]
     principals {
       type        = "AWS"
       identifiers = ["*"]
@@ -149,11 +153,6 @@ data "aws_iam_policy_document" "dead_letters" {
       values   = ["false"]
     }
   }
-}
-
-resource "aws_sqs_queue_policy" "dead_letters" {
-  queue_url = aws_sqs_queue.dead_letters.id
-  policy    = data.aws_iam_policy_document.dead_letters.json
 }
 
 # ------------------------------------------------------------------------------------------------ events
