@@ -39,6 +39,8 @@ _TESTS: Final = {
 
 # How expressions read to a person. What is not here stands as it is written in Terraform.
 _WORDS: Final = (
+    (r"flatten\(\[for suffix in local\.database_suffixes : local\.catalog_resources\[suffix\]\]\)", "all databases"),
+    (r"\$\{local\.catalog_arn\}:connection/", "connection "),
     (r"\$\{local\.bucket_arn\}/", "bucket/"),
     (r"local\.bucket_arn", "bucket"),
     (r'local\.table_arns\["([a-z]+)"\]', r"table \1"),
@@ -56,7 +58,6 @@ _WORDS: Final = (
     (r"\$\{local\.catalog_arn\}:job/\$\{local\.([a-z_]+)\}", r"job \1"),
     (r"\$\{local\.catalog_arn\}:catalog", "catalog"),
     (r'local\.catalog_resources\["([a-z_]*)"\]', r"databases <source>\1"),
-    (r"flatten\(\[for suffix in local\.database_suffixes : local\.catalog_resources\[suffix\]\]\)", "all databases"),
     (r"aws_sfn_state_machine\.([a-z]+)\.arn", r"\1 workflow"),
     (r"aws_lambda_function\.plan\.arn", "planning function"),
     (r"aws_athena_workgroup\.this\.arn", "workgroup"),
@@ -96,11 +97,14 @@ def roles(folder: Path = _ROOT / "terraform") -> tuple[Role, ...]:
     """Every role that has a policy, by name, with all statements of its policy and of what that includes."""
     documents: dict[str, str] = {}
     attached: dict[str, list[str]] = {}
+    names: dict[str, str] = {}
     for path in sorted(folder.glob("*.tf")):
         text = re.sub(r"^\s*#.*$", "", path.read_text(), flags=re.MULTILINE)
         for kind, name, body in _blocks(text):
             if kind == "aws_iam_policy_document":
                 documents[name] = body
+            elif kind == "aws_iam_role":
+                names[name] = _in_words(_required(r'\n\s*name\s*=\s*"([^\n]+)"', body))
             elif kind == "aws_iam_role_policy":
                 found = _ATTACHED.search(body)
                 holders = re.findall(r"aws_iam_role\.([a-z_]+)", body)
@@ -109,7 +113,9 @@ def roles(folder: Path = _ROOT / "terraform") -> tuple[Role, ...]:
                 for role in holders:
                     attached.setdefault(role, []).append(found[1])
     return tuple(
-        Role(role, tuple(statement for name in attached[role] for statement in _statements(documents, name, None)))
+        Role(
+            names[role], tuple(statement for name in attached[role] for statement in _statements(documents, name, None))
+        )
         for role in sorted(attached)
     )
 
@@ -121,7 +127,7 @@ def table(found: tuple[Role, ...]) -> str:
         for at, statement in enumerate(role.statements):
             actions = ", ".join(f"`{action}`" for action in statement.actions)
             actions = f"**never** {actions}" if statement.effect == "Deny" else actions
-            shown = f"`{role.name.replace('_', '-')}`" if at == 0 else ""
+            shown = role.name if at == 0 else ""
             lines.append(f"| {shown} | {statement.sid} | {actions} | {statement.resources} | {statement.condition} |")
     return "\n".join(lines)
 
@@ -196,6 +202,13 @@ def _through_service(body: str, key: str | None) -> Statement:
         if use == key:
             return Statement(sid, "Allow", tuple(_quoted(actions)), "key", f"`kms:ViaService` is {service}")
     raise UnknownShape(f"key_through has no use named {key}")
+
+
+def _required(pattern: str, text: str) -> str:
+    found = re.search(pattern, text)
+    if found is None:
+        raise UnknownShape(f"{pattern} is not in: {text.strip()[:80]}")
+    return found[1]
 
 
 def _quoted(text: str) -> list[str]:

@@ -41,6 +41,9 @@ data "aws_iam_policy_document" "reader" {
     }
   }
 }
+resource "aws_iam_role" "reader" {
+  name = "${var.name}-reader"
+}
 resource "aws_iam_role_policy" "reader" {
   role   = aws_iam_role.reader.id
   policy = data.aws_iam_policy_document.reader.json
@@ -58,6 +61,7 @@ def test_every_statement_of_a_role_is_read(tmp_path: Path) -> None:
     """Included documents, optional statements, denials and conditions: nothing that a role may do is left out."""
     (tmp_path / "a.tf").write_text(POLICIES)
     (reader,) = role_table.roles(tmp_path)
+    assert reader.name == "\\<name>-reader"
     assert [(found.sid, found.effect, found.actions) for found in reader.statements] == [
         ("Shared", "Allow", ("logs:PutLogEvents",)),
         ("Read", "Allow", ("s3:GetObject", "s3:ListBucket")),
