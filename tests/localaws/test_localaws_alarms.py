@@ -2,23 +2,13 @@
 
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-
-import pytest
+from collections.abc import Mapping
 
 from localaws.alarms import as_xml, nested
-from localaws.process import LocalAws, running
+from localaws.process import LocalAws
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    folder: Path = tmp_path_factory.mktemp("alarms")
-    with running(folder) as found:
-        yield found
-
-
-def asked(server: LocalAws, action: str, parameters: Mapping[str, str]) -> str:
+def asked(aws: LocalAws, action: str, parameters: Mapping[str, str]) -> str:
     """The answer to a request in the query protocol, which boto3 no longer speaks to CloudWatch."""
     body = urllib.parse.urlencode({"Action": action, "Version": "2010-08-01", **parameters}).encode()
     scope = "test/20260101/us-east-1/monitoring/aws4_request"
@@ -26,7 +16,7 @@ def asked(server: LocalAws, action: str, parameters: Mapping[str, str]) -> str:
         "Content-Type": "application/x-www-form-urlencoded",
         "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none",
     }
-    request = urllib.request.Request(server.endpoint, body, headers)
+    request = urllib.request.Request(aws.endpoint, body, headers)
     with urllib.request.urlopen(request, timeout=10) as reply:
         return str(reply.read().decode())
 
@@ -34,9 +24,9 @@ def asked(server: LocalAws, action: str, parameters: Mapping[str, str]) -> str:
 ALARM = {"EvaluationPeriods": "3", "Threshold": "0", "ComparisonOperator": "GreaterThanThreshold"}
 
 
-def test_all_fields_of_an_alarm_come_back(server: LocalAws) -> None:
+def test_all_fields_of_an_alarm_come_back(aws: LocalAws) -> None:
     asked(
-        server,
+        aws,
         "PutMetricAlarm",
         ALARM
         | {
@@ -52,7 +42,7 @@ def test_all_fields_of_an_alarm_come_back(server: LocalAws) -> None:
             "AlarmActions.member.1": "arn:aws:sns:us-east-1:000000000000:alarms",
         },
     )
-    answer = asked(server, "DescribeAlarms", {"AlarmNames.member.1": "one"})
+    answer = asked(aws, "DescribeAlarms", {"AlarmNames.member.1": "one"})
     for element in (
         "<AlarmDescription>a &lt; b &amp; c</AlarmDescription>",
         "<Period>60</Period>",
@@ -65,9 +55,9 @@ def test_all_fields_of_an_alarm_come_back(server: LocalAws) -> None:
         assert element in answer
 
 
-def test_alarm_over_several_metrics_keeps_its_expression(server: LocalAws) -> None:
+def test_alarm_over_several_metrics_keeps_its_expression(aws: LocalAws) -> None:
     asked(
-        server,
+        aws,
         "PutMetricAlarm",
         ALARM
         | {
@@ -83,7 +73,7 @@ def test_alarm_over_several_metrics_keeps_its_expression(server: LocalAws) -> No
             "Metrics.member.2.MetricStat.Stat": "Sum",
         },
     )
-    described = server.client("cloudwatch").describe_alarms(AlarmNames=["sum"])["MetricAlarms"][0]
+    described = aws.client("cloudwatch").describe_alarms(AlarmNames=["sum"])["MetricAlarms"][0]
     assert "MetricName" not in described
     assert described["Metrics"][0] == {"Id": "total", "Expression": "m0+m1", "ReturnData": True}
     assert described["Metrics"][1]["MetricStat"]["Metric"]["Dimensions"] == [
