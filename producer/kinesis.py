@@ -94,4 +94,4 @@ def client(service: str, settings: AwsSettings, *, retries: bool = True) -> Any:
     """A boto3 client with sane timeouts; without `retries`, each call is one request."""
     attempts = {"mode": "standard", "max_attempts": 4} if retries else {"mode": "standard", "max_attempts": 1}
     config = Config(retries=attempts, connect_timeout=5, read_timeout=15, tcp_keepalive=True, max_pool_connections=4)
-    return boto3.client(service, region_name=settings.region, endpoint_url=settings.endpoint_url, config=config)
+    return boto3.client(service, region_name=settings.region, endpoint_url=settings.endpoint(service), config=config)

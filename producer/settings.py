@@ -36,14 +36,32 @@ class SpoolSettings:
 
 
 @dataclass(frozen=True)
+class EndpointSettings:
+    """A URL for each service that the agent calls, such as those of a VPC's interface endpoints."""
+
+    kinesis: str | None = None
+    dynamodb: str | None = None
+    s3: str | None = None
+
+
+@dataclass(frozen=True)
 class AwsSettings:
-    """Where blocks go. `claims` is the S3 prefix for payloads above the stream's record limit."""
+    """Where blocks go. `claims` is the S3 prefix for payloads above the stream's record limit.
+
+    A service is called at its own URL in `endpoints`, else at `endpoint_url`, else at the region's public address.
+    """
 
     stream: str = "headrace"
     dynamodb_prefix: str = "headrace"
     region: str | None = None
     endpoint_url: str | None = None
+    endpoints: EndpointSettings = EndpointSettings()
     claims: str = "s3://headrace-lake/claims"
+
+    def endpoint(self, service: str) -> str | None:
+        """The URL to call a service at; None means the region's public address."""
+        own: str | None = getattr(self.endpoints, service)
+        return own or self.endpoint_url
 
 
 @dataclass(frozen=True)
@@ -99,7 +117,7 @@ def parse(document: Mapping[str, Any], file: str) -> Settings:
             **{"slot": f"headrace_{name}", "publication": f"headrace_{name}", **source},
         ),
         spool=SpoolSettings(**{**spool, "path": Path(spool["path"])}),
-        aws=AwsSettings(**aws),
+        aws=AwsSettings(**{**aws, "endpoints": EndpointSettings(**aws.get("endpoints", {}))}),
         tables=tuple(TableSettings(**table) for table in tables),
         health=HealthSettings(**health),
     )
@@ -110,6 +128,9 @@ class _Field:
     expected: str
     holds: Callable[[Any], bool]
     required: bool = False
+
+
+_Fields = Mapping[str, "_Field | Mapping[str, _Field]"]
 
 
 def _text(expected: str = "a text", pattern: re.Pattern[str] | None = None, *, required: bool = False) -> _Field:
@@ -139,11 +160,13 @@ _SPOOL: Final = {
     "linger_ms": _whole(1, 10_000, " of milliseconds"),
     "block_bytes": _whole(1024, 1_000_000, " of bytes"),
 }
-_AWS: Final = {
+_URL: Final = _text("a URL that starts with http:// or https://", re.compile(r"https?://[^\s/]+\S*"))
+_AWS: Final[_Fields] = {
     "stream": _text("the name of a Kinesis stream"),
     "dynamodb_prefix": _text("the prefix of the DynamoDB tables' names"),
     "region": _text("an AWS region"),
-    "endpoint_url": _text("a URL that starts with http:// or https://", re.compile(r"https?://.+")),
+    "endpoint_url": _URL,
+    "endpoints": {"kinesis": _URL, "dynamodb": _URL, "s3": _URL},
     "claims": _text("an S3 prefix such as s3://bucket/claims", re.compile(r"s3://[^/]+/.+")),
 }
 _TABLE: Final = {
@@ -162,11 +185,11 @@ class _Reader:
         self._file = file
 
     def section(
-        self, document: Mapping[str, Any], name: str, fields: Mapping[str, _Field], *, required: bool = False
+        self, document: Mapping[str, Any], name: str, fields: _Fields, *, required: bool = False
     ) -> dict[str, Any]:
         if name not in document:
             if required:
-                wanted = ", ".join(key for key, field in fields.items() if field.required)
+                wanted = ", ".join(key for key, field in fields.items() if isinstance(field, _Field) and field.required)
                 self._problem(name, f"expected a section [{name}] with {wanted}, got none")
             return {}
         return self._fields(document[name], name, fields)
@@ -188,17 +211,25 @@ class _Reader:
             if key not in known:
                 self._problem(f"{prefix}{key}", f"unknown; expected one of {', '.join(sorted(known))}")
 
-    def _fields(self, values: Any, name: str, fields: Mapping[str, _Field]) -> dict[str, Any]:
+    def _fields(self, values: Any, name: str, fields: _Fields) -> dict[str, Any]:
         if not isinstance(values, dict):
             self._problem(name, f"expected a section, got {_shown(values)}")
             return {}
         self.unknown(values, f"{name}.", set(fields))
+        known: dict[str, Any] = {}
         for key, field in fields.items():
-            if key in values and not field.holds(values[key]):
-                self._problem(f"{name}.{key}", f"expected {field.expected}, got {_shown(values[key])}")
-            elif key not in values and field.required:
+            if key in values:
+                known[key] = self._value(values[key], f"{name}.{key}", field)
+            elif isinstance(field, _Field) and field.required:
                 self._problem(f"{name}.{key}", f"expected {field.expected}, got nothing")
-        return {key: value for key, value in values.items() if key in fields}
+        return known
+
+    def _value(self, value: Any, name: str, field: _Field | Mapping[str, _Field]) -> Any:
+        if not isinstance(field, _Field):
+            return self._fields(value, name, field)
+        if not field.holds(value):
+            self._problem(name, f"expected {field.expected}, got {_shown(value)}")
+        return value
 
     def _problem(self, key: str, text: str) -> None:
         self.problems.append(f"{self._file}: {key}: {text}")

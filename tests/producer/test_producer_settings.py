@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from producer.errors import ConfigurationRefused
+from producer.kinesis import client
 from producer.settings import load
 
 VALID = """
@@ -75,4 +76,36 @@ def test_a_file_that_is_no_toml_or_is_missing_is_named(tmp_path):
 def test_a_table_is_named_once(tmp_path):
     assert _problems(tmp_path, VALID + '[[tables]]\nname = "public.accounts"\n') == [
         "agent.toml: tables[1].name: expected each table once, got 'public.accounts' again"
+    ]
+
+
+def test_a_service_is_called_at_its_own_endpoint(tmp_path):
+    """Its URL in [aws.endpoints] comes first, then endpoint_url, then the region's public address."""
+    public = _load(tmp_path, VALID).aws
+    common = _load(tmp_path, VALID + '[aws]\nendpoint_url = "http://127.0.0.1:4566"\n').aws
+    own = _load(
+        tmp_path,
+        VALID + '[aws]\nregion = "eu-central-1"\nendpoint_url = "http://127.0.0.1:4566"\n'
+        '[aws.endpoints]\nkinesis = "https://vpce-1.kinesis.eu-central-1.vpce.amazonaws.com"\n',
+    ).aws
+    services = ("kinesis", "dynamodb", "s3")
+    assert [public.endpoint(service) for service in services] == [None, None, None]
+    assert [common.endpoint(service) for service in services] == ["http://127.0.0.1:4566"] * 3
+    assert [client(service, own).meta.endpoint_url for service in services] == [
+        "https://vpce-1.kinesis.eu-central-1.vpce.amazonaws.com",
+        "http://127.0.0.1:4566",
+        "http://127.0.0.1:4566",
+    ]
+
+
+def test_endpoints_are_validated_with_the_rest(tmp_path):
+    """A value that is no URL, and a service that the agent never calls, are named with their section."""
+    text = VALID + '[aws.endpoints]\ns3 = "vpce-1.s3.amazonaws.com"\nathena = "https://athena"\n'
+    assert _problems(tmp_path, text) == [
+        "agent.toml: aws.endpoints.athena: unknown; expected one of dynamodb, kinesis, s3",
+        "agent.toml: aws.endpoints.s3: expected a URL that starts with http:// or https://,"
+        " got 'vpce-1.s3.amazonaws.com'",
+    ]
+    assert _problems(tmp_path, VALID + '[aws]\nendpoints = "https://one"\n') == [
+        "agent.toml: aws.endpoints: expected a section, got 'https://one'"
     ]
