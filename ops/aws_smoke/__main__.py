@@ -81,7 +81,7 @@ def _smoke(arguments: argparse.Namespace, console: Console) -> int:
     folder.chmod(0o711)  # PostgreSQL, started by root, runs as nobody and must reach its folder in here
     source = name.replace("-", "_")
     infrastructure = TerraformRun(
-        folder, variables(name, source, region, rehearsal, arguments), arguments.var_file, _init_words(arguments)
+        folder, variables(folder, source, region, rehearsal, arguments), arguments.var_file, _init_words(arguments)
     )
     stage = _stage(folder, name, source, region, infrastructure, arguments)
     found = run(name, infrastructure, stage, CHECKS, rehearsal, tell)
@@ -97,14 +97,25 @@ def _smoke(arguments: argparse.Namespace, console: Console) -> int:
 def variables(name: str, source: str, region: str, rehearsal: bool, arguments: argparse.Namespace) -> dict[str, Any]:
     """What a smoke run sets itself, whatever the var file says: names of its own, and nothing that outlives it."""
     return {
-        "name": name,
+        "name": folder.name,
         "environment": "smoke",
         "region": region,
         "sources": {source: {"certificate_subject": arguments.subject}},
         "stream": {"mode": "PROVISIONED", "shards": 1, "retention_hours": 24},
         "lake": {"force_destroy": True, "scan_limit_gib": 1},
+        "registry": {"deletion_protection": False},
         "artefacts": {"folder": str(arguments.artefacts.resolve())},
         "laptop": rehearsal,
+        **(_small(folder) if rehearsal else {}),
+    }
+
+
+def _small(folder: Path) -> dict[str, Any]:
+    """The jobs as a laptop holds them: small heaps, Spark's checkpoint in a folder, folds that wait seconds."""
+    checkpoint = str(folder / "checkpoint")
+    return {
+        "stream_job": {"checkpoint": checkpoint, "conf": "spark.driver.memory=512m"},
+        "fold_job": {"map_concurrency": 1, "horizon_seconds": 5, "conf": "spark.driver.memory=384m"},
     }
 
 
@@ -123,7 +134,7 @@ def _stage(
     @contextmanager
     def stage() -> Iterator[Scene]:
         outputs = infrastructure.outputs()
-        bucket = str(outputs["lake_bucket"])
+        bucket = str(outputs["deployment"]["bucket"])
         target = site.Target(source, name, name, bucket, region, os.environ.get("AWS_ENDPOINT_URL"))
         with site.running(folder, target) as running:
             yield Scene(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import configparser
 import json
+import shlex
 import subprocess
 import time
 import uuid
@@ -180,7 +182,12 @@ def agent_session(scene: Scene) -> str:
         raise NotConfigured(
             "give --certificate and --private-key (an end-entity certificate that the trust anchor knows)"
         )
-    session = _signed_session(given, scene.outputs, scene.source)
+    profile = scene.outputs.get("agent_profile", {}).get(scene.source)
+    if profile is None:
+        raise NotConfigured(
+            "Terraform made no identity for the agent: set agent.ca_bundle or agent.ca_arn in --var-file"
+        )
+    session = _signed_session(given, profile, scene.source)
     keys = {
         "aws_access_key_id": session["AccessKeyId"],
         "aws_secret_access_key": session["SecretAccessKey"],
@@ -264,17 +271,14 @@ def _subscribed_queue(scene: Scene, topic: str) -> Iterator[Callable[[], list[st
         sqs.delete_queue(QueueUrl=url)
 
 
-def _signed_session(given: RolesAnywhere, outputs: Mapping[str, Any], source: str) -> dict[str, str]:
-    agent = outputs.get("agents", {}).get(source, {})
-    missing = [name for name in ("trust_anchor_arn", "profile_arn", "role_arn") if not agent.get(name)]
-    if missing:
-        raise NotConfigured(f"Terraform made no Roles Anywhere identity: {', '.join(missing)} missing from its outputs")
-    command = [
-        *(given.helper, "credential-process"),
-        *("--certificate", str(given.certificate), "--private-key", str(given.private_key)),
-        *("--trust-anchor-arn", agent["trust_anchor_arn"], "--profile-arn", agent["profile_arn"]),
-        *("--role-arn", agent["role_arn"]),
-    ]
+def _signed_session(given: RolesAnywhere, profile: str, source: str) -> dict[str, str]:
+    """Runs the credential process of the profile that Terraform gives the site, with this machine's certificate."""
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(profile)
+    command = shlex.split(parser[f"profile headrace-{source}"]["credential_process"])
+    command[0] = given.helper
+    command[command.index("--certificate") + 1] = str(given.certificate)
+    command[command.index("--private-key") + 1] = str(given.private_key)
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError as error:

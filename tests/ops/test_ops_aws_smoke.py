@@ -234,14 +234,45 @@ def test_a_second_plan_that_is_not_empty_fails(scene: Callable[..., Any]) -> Non
     assert checks.second_plan(scene(changes=lambda: "")) == "a second plan is empty"
 
 
+PROFILE = """
+[profile headrace-shop]
+region = us-east-1
+credential_process = aws_signing_helper credential-process --certificate /etc/a.pem --private-key /a.key --role-arn r
+"""
+
+
 def test_a_session_needs_a_certificate_and_its_program(scene: Callable[..., Any], tmp_path: Path) -> None:
     """What is missing is named, with the word that gives it."""
+    given = RolesAnywhere(tmp_path / "agent.pem", tmp_path / "agent.key", helper=str(tmp_path / "nowhere"))
     with pytest.raises(NotConfigured, match="--certificate and --private-key"):
         checks.agent_session(scene())
-    given = RolesAnywhere(tmp_path / "agent.pem", tmp_path / "agent.key", helper=str(tmp_path / "nowhere"))
-    arns = {"trust_anchor_arn": "a", "profile_arn": "b", "role_arn": "c"}
+    with pytest.raises(NotConfigured, match=r"agent\.ca_bundle"):
+        checks.agent_session(scene(roles_anywhere=given))
     with pytest.raises(NotConfigured, match="--signing-helper"):
-        checks.agent_session(scene(roles_anywhere=given, outputs={"agents": {"shop": arns}}))
+        checks.agent_session(scene(roles_anywhere=given, outputs={"agent_profile": {"shop": PROFILE}}))
+
+
+def test_a_session_that_may_list_the_lake_fails(
+    scene: Callable[..., Any], laptop: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The signing program is asked with this machine's certificate; a session that may too much is a failure."""
+    helper = tmp_path / "helper"
+    session = {"AccessKeyId": "test", "SecretAccessKey": "test", "SessionToken": "test"}
+    helper.write_text(f"#!/bin/sh\necho \"$@\" > {tmp_path}/words\necho '{json.dumps(session)}'\n")
+    helper.chmod(0o755)
+    for name, value in laptop.environment().items():
+        monkeypatch.setenv(name, value)
+    laptop.client("s3").create_bucket(Bucket="smoke-lake")
+    laptop.client("kinesis").create_stream(StreamName="smoke", ShardCount=1)
+    given = RolesAnywhere(tmp_path / "agent.pem", tmp_path / "agent.key", helper=str(helper))
+    outputs = {"agent_profile": {"shop": PROFILE}}
+    seen = scene(roles_anywhere=given, outputs=outputs, names=Names("smoke"), lake_bucket="smoke-lake")
+    with pytest.raises(CheckFailed, match="may list the lake"):
+        checks.agent_session(seen)
+    words = (tmp_path / "words").read_text()
+    assert words.strip() == (
+        f"credential-process --certificate {tmp_path}/agent.pem --private-key {tmp_path}/agent.key --role-arn r"
+    )
 
 
 def test_every_check_that_another_needs_comes_before_it() -> None:
