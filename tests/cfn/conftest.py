@@ -24,9 +24,6 @@ SEED = ROOT / "cfn" / "seed.yaml"
 VERSION = "1.99.0"
 HOST_KEY = "git.example.com ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIA"
 
-# The deploy key's text is told from every other text of a build by this; it is no key.
-DEPLOY_KEY = base64.b64encode(b"-----BEGIN OPENSSH PRIVATE KEY-----\nnot a key, but as long as one\n").decode()
-
 
 @dataclass(frozen=True, slots=True)
 class Stack:
@@ -58,7 +55,7 @@ def parameters() -> Callable[..., dict[str, str]]:
         given = {
             "ProjectName": "river",
             "ConfigRepoURL": "git@git.example.com:group/river.git",
-            "GitSSHPrivateKey": DEPLOY_KEY,
+            "GitSSHPrivateKey": base64.b64encode(b"no key, but as long as the shortest one would be").decode(),
             "GitKnownHosts": HOST_KEY,
             "TerraformSHA256": "0" * 64,
         }
@@ -131,6 +128,10 @@ class Build:
             .paginate(logGroupName=names["logGroupName"], logStreamNames=[names["logStreamName"]])
         )
         return "\n".join(event["message"] for page in pages for event in page["events"])
+
+    @property
+    def phases(self) -> list[str]:
+        return [str(phase["phaseType"]) for phase in self.record["phases"]]
 
     @property
     def failures(self) -> list[str]:
@@ -268,7 +269,7 @@ def plugins() -> Path:
 def build(aws: LocalAws, release: Release, plugins: Path, remote: Remote) -> Callable[..., Build]:
     """Starts a build of a seed's project with the archive and the remote of the test, and waits for its end."""
 
-    def run(stack: Stack, seconds: float = 120, **changes: str) -> Build:
+    def run(stack: Stack, seconds: float = 300, **changes: str) -> Build:
         settings = {
             "CONFIG_REPO_URL": remote.url,
             "GIT_KNOWN_HOSTS": HOST_KEY,
