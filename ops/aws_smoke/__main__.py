@@ -17,6 +17,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
 from ops.aws import Aws
@@ -41,6 +42,9 @@ def main(words: Sequence[str] | None = None) -> int:
     except OpsError as error:
         console.print(f"aws-smoke: {error}", markup=False, soft_wrap=True)
         return error.exit_code
+    except (BotoCoreError, ClientError) as error:
+        console.print(f"aws-smoke: AWS does not answer as it should: {error}", markup=False, soft_wrap=True)
+        return OpsError.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,7 +98,7 @@ def _smoke(arguments: argparse.Namespace, console: Console) -> int:
     return 0 if found.good else 1
 
 
-def variables(name: str, source: str, region: str, rehearsal: bool, arguments: argparse.Namespace) -> dict[str, Any]:
+def variables(folder: Path, source: str, region: str, rehearsal: bool, arguments: argparse.Namespace) -> dict[str, Any]:
     """What a smoke run sets itself, whatever the var file says: names of its own, and nothing that outlives it."""
     return {
         "name": folder.name,
