@@ -21,6 +21,7 @@ from ops.names import Names
 from ops.postgres_server import PostgresFailed
 
 _DEFAULT_STACK = "local"
+_TERRAFORM = "everything made by terraform/, IAM enforced, each process in its own role"
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -55,9 +56,11 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--rate", type=float, default=demo.RATE, help="pgbench's transactions a second")
     verb.add_argument("--keep", action="store_true", help="leave the stack running at the end")
     verb.add_argument("--json", action="store_true", help="print the summary as JSON")
+    verb.add_argument("--terraform", action="store_true", help=_TERRAFORM)
     verb.set_defaults(verb=_demo)
 
     verb = verbs.add_parser("up", help="start the whole path on this machine and leave it running")
+    verb.add_argument("--terraform", action="store_true", help=_TERRAFORM)
     verb.set_defaults(verb=_up)
 
     verb = verbs.add_parser("down", help="stop a stack; leaves no process and no port behind")
@@ -86,7 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _demo(arguments: argparse.Namespace, console: Console) -> int:
-    options = demo.Options(arguments.seconds, arguments.rate, arguments.keep, arguments.json)
+    options = demo.Options(arguments.seconds, arguments.rate, arguments.keep, arguments.json, arguments.terraform)
     return demo.run(arguments.stack or "demo", options, console)
 
 
@@ -94,7 +97,7 @@ def _up(arguments: argparse.Namespace, console: Console) -> int:
     def tell(line: str) -> None:
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
-    found = stack.create(arguments.stack or _DEFAULT_STACK)
+    found = stack.create(arguments.stack or _DEFAULT_STACK, terraform=arguments.terraform)
     up.start(found, tell)
     up.await_views(found, tell)
     psql = Path(found.postgres.bin("psql"))
@@ -128,8 +131,7 @@ def _query(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.aws:
         athena = Athena(Aws(None).client("athena"), arguments.workgroup, arguments.database)
     else:
-        found = stack.find(arguments.stack)
-        athena = Athena(found.aws.client("athena"), arguments.workgroup, arguments.database or found.source)
+        athena = stack.find(arguments.stack).athena(arguments.database, arguments.workgroup)
     answer = athena.run(arguments.sql)
     if arguments.json:
         print(query.as_json(answer))

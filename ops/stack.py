@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from localaws import child_process
 from localaws.process import free_port
+from ops import identities
 from ops.athena import Athena
 from ops.aws import Aws
 from ops.errors import OpsError, StackNotRunning
@@ -36,7 +37,10 @@ _POSTGRES: Final = {"max_connections": "50", "shared_buffers": "64MB", "synchron
 
 @dataclass(frozen=True)
 class Facts:
-    """What a stack keeps in stack.json, so that another command finds it."""
+    """What a stack keeps in stack.json, so that another command finds it.
+
+    terraform: everything was made by Terraform, and IAM is enforced.
+    """
 
     name: str
     source: str
@@ -46,6 +50,7 @@ class Facts:
     health_port: int
     dsn: str
     seconds_per_minute: float
+    terraform: bool = False
 
 
 class Stack:
@@ -71,8 +76,18 @@ class Stack:
     def aws_state(self) -> Path:
         return self.folder / "aws"
 
-    def athena(self) -> Athena:
-        return Athena(self.aws.client("athena"), self.names.workgroup, self.source)
+    @property
+    def aws_config(self) -> Path:
+        """Profiles of the roles, where IAM is enforced."""
+        return self.folder / "aws_config"
+
+    def athena(self, database: str | None = None, workgroup: str | None = None) -> Athena:
+        """Athena as an analyst may use it; unnamed tables are looked up among the source's current rows."""
+        if self.facts.terraform:
+            client = identities.client(self.aws_config, identities.ANALYST, "athena")
+        else:
+            client = self.aws.client("athena")
+        return Athena(client, workgroup or self.names.workgroup, database or self.source)
 
     def start_postgres(self) -> None:
         self.postgres.start()
@@ -83,6 +98,7 @@ class Stack:
         if self.processes.get(_AWS) is None:
             words = ["--port", str(self.facts.aws_port), "--state", str(self.aws_state)]
             words += ["--seconds-per-minute", f"{self.facts.seconds_per_minute:g}"]
+            words += ["--auth"] if self.facts.terraform else []
             self._start(_AWS, [sys.executable, "-m", "localaws", *words], _FOR_JOBS)
         until(self._aws_answers, f"the laptop's AWS (see {self.log(_AWS)})", _AWS_START_SECONDS)
 
@@ -90,7 +106,8 @@ class Stack:
         """Starts the agent unless it runs. It connects, checks the source and captures by itself."""
         if self.processes.get(_AGENT) is None:
             command = [sys.executable, "-m", "producer", "--config", str(self.agent_config)]
-            self._start(_AGENT, command, self.aws.environment())
+            as_agent = identities.environment(self.aws_config, identities.AGENT)
+            self._start(_AGENT, command, as_agent if self.facts.terraform else self.aws.environment())
 
     def kill_agent(self) -> None:
         """Ends the agent as a crash would."""
@@ -148,7 +165,9 @@ class Stack:
         self.processes.start(name, command, {**inherited, **environment}, log, self.folder)
 
 
-def create(name: str, source: str = "shop", seconds_per_minute: float = 15.0, root: Path = ROOT) -> Stack:
+def create(
+    name: str, source: str = "shop", seconds_per_minute: float = 15.0, root: Path = ROOT, *, terraform: bool = False
+) -> Stack:
     """The stack of that name, as it was left, or a new one on free ports. Nothing is started."""
     folder = (root / name).resolve()
     kept = _read(folder)
@@ -164,6 +183,7 @@ def create(name: str, source: str = "shop", seconds_per_minute: float = 15.0, ro
             health_port=health_port,
             dsn=f"host=127.0.0.1 port={postgres_port} user=postgres dbname={source}",
             seconds_per_minute=seconds_per_minute,
+            terraform=terraform,
         )
         (folder / "stack.json").write_text(json.dumps(asdict(kept), indent=1) + "\n")
     return Stack(folder, kept)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from ops import agent_config, shop
+from ops import agent_config, provision_terraform, shop
 from ops.errors import OpsError
 from ops.machine import require_java
 from ops.provision import Deployment, Workflows, provision
@@ -28,10 +28,15 @@ def start(stack: Stack, tell: Tell) -> Workflows:
     tell("starting PostgreSQL")
     stack.start_postgres()
     shop.create(stack.postgres, stack.source)
-    tell("starting the laptop's AWS and provisioning it")
+    tell("starting the laptop's AWS" + ("" if stack.facts.terraform else " and provisioning it"))
     stack.start_aws()
     checkpoint = str(stack.folder / "checkpoint")
-    workflows = provision(stack.aws, Deployment(sources=(stack.source,), checkpoint=checkpoint, settings=SETTINGS))
+    deployment = Deployment(sources=(stack.source,), checkpoint=checkpoint, settings=SETTINGS)
+    if stack.facts.terraform:
+        tell("applying terraform/ to it, with IAM enforced")
+        workflows = provision_terraform.provision(stack.aws, deployment, stack.folder)
+    else:
+        workflows = provision(stack.aws, deployment)
     tell("starting the agent")
     agent_config.write(stack)
     stack.start_agent()

@@ -32,6 +32,7 @@ locals {
         schedule        = aws_iam_role.schedule.arn
       },
       { for role in aws_iam_role.analyst : "analyst" => role.arn },
+      { for source, role in aws_iam_role.agent : "agent_${source}" => role.arn },
     )
     log_groups = sort(concat(
       [for group in aws_cloudwatch_log_group.jobs : group.name],

@@ -35,12 +35,14 @@ _MARKER: Final = 1_000_000_000
 
 @dataclass(frozen=True)
 class Options:
-    """How long the load runs, pgbench's transactions a second, and what is left and printed at the end."""
+    """How long the load runs, pgbench's transactions a second, what is left and printed at the end, and whether
+    Terraform makes what it runs on."""
 
     seconds: float = LOAD_SECONDS
     rate: float = RATE
     keep: bool = False
     as_json: bool = False
+    terraform: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class _Observed:
 def run(name: str, options: Options, console: Console) -> int:
     """Exit status 0 only when everything is verified. The stack is stopped at the end, also when something fails."""
     stack.remove(name)
-    made = stack.create(name, seconds_per_minute=_SECONDS_PER_MINUTE)
+    made = stack.create(name, seconds_per_minute=_SECONDS_PER_MINUTE, terraform=options.terraform)
     display = Display(console)
     try:
         found = _play(made, options, display)
