@@ -219,11 +219,14 @@ class GlueJobs:
         role = roles.role_arn(str(job.get("Role", "")), run.account)
 
         def allowed(group: str, stream: str) -> bool:
-            return log_groups.role_may_write(self._role_may, role, group, stream, run.region, run.account)
+            return log_groups.role_may_write(
+                self._role_may, role, group, stream, run.region, run.account, makes_group=True
+            )
 
+        groups = glue_runs.log_group_prefix(glue_runs.merged_arguments(job, run.arguments))
         tails = [
-            log_groups.FileTail(folder / "stdout.log", f"{glue_runs.LOG_GROUP}/output", run.id, allowed),
-            log_groups.FileTail(folder / "stderr.log", f"{glue_runs.LOG_GROUP}/error", run.id, allowed),
+            log_groups.FileTail(folder / "stdout.log", f"{groups}/output", run.id, allowed),
+            log_groups.FileTail(folder / "stderr.log", f"{groups}/error", run.id, allowed),
         ]
         kill_at: float | None = None
         timed_out = False

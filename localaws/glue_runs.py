@@ -82,6 +82,11 @@ def merged_arguments(job: Mapping[str, Any], run_arguments: Mapping[str, str]) -
     return {**job.get("DefaultArguments", {}), **run_arguments, **job.get("NonOverridableArguments", {})}
 
 
+def log_group_prefix(arguments: Mapping[str, str]) -> str:
+    """What the names of a run's log groups begin with: `output` and `error` come behind it."""
+    return arguments.get("--custom-logGroup-prefix", LOG_GROUP).rstrip("/")
+
+
 def script_words(run: JobRun, arguments: Mapping[str, str]) -> list[str]:
     """The words after the script on its command line, as Glue passes them."""
     named = {"--JOB_NAME": run.job_name, "--JOB_RUN_ID": run.id, **arguments}

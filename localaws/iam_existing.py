@@ -1,5 +1,6 @@
 """What ministack's stores tell about the resources of a request: full ARNs, workgroups, and keys that encrypt them."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,7 @@ class KeyUse:
     actions: tuple[str, ...]
     key: str
     via: str  # the service's name in kms:ViaService
+    encryption_context: Mapping[str, str]
 
 
 def resources(request: Request) -> tuple[str, ...] | None:
@@ -87,14 +89,47 @@ _NAMED: Mapping[str, Callable[[Request], tuple[str, ...] | None]] = {
 
 
 def context(request: Request) -> dict[str, Any]:
-    """Condition keys that come from what exists: the boundary of a role whose policies are changed."""
+    """Condition keys that come from what exists: a role's boundary when its policies change, an item's first key."""
     from ministack.services import iam
 
+    if request.service == "dynamodb":
+        keys = _leading_keys(request)
+        return {"dynamodb:leadingkeys": keys} if keys else {}
     role = iam._roles.get(request.text("RoleName")) if request.service == "iam" else None
     if not role or request.operation in ("CreateRole", "PutRolePermissionsBoundary"):
         return {}
     boundary = role.get("PermissionsBoundary")
     return {"iam:permissionsboundary": boundary} if boundary else {}
+
+
+def _leading_keys(request: Request) -> list[str]:
+    """The values of the partition key that a request names; none for a scan."""
+    from ministack.services import dynamodb
+
+    def of_table(name: str, items: list[Any]) -> list[str]:
+        table = dynamodb._tables.get(name.rpartition("/")[2]) or {}
+        hashed = next((key["AttributeName"] for key in table.get("KeySchema", []) if key["KeyType"] == "HASH"), "")
+        return [
+            str(next(iter(item[hashed].values()))) for item in items if isinstance(item, Mapping) and hashed in item
+        ]
+
+    given = request.parameters
+    if "RequestItems" in given:
+        found = []
+        for name, asked in given["RequestItems"].items():
+            writes = [next(iter(each.values())) for each in asked] if isinstance(asked, list) else []
+            items = [each.get("Item") or each.get("Key") for each in writes] or asked["Keys"]
+            found += of_table(name, items)
+        return found
+    item = given.get("Key") or given.get("Item") or _condition_values(given)
+    return of_table(request.text("TableName"), [item])
+
+
+def _condition_values(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Attributes that a query's key condition compares for equality, with the values in question."""
+    names, values = given.get("ExpressionAttributeNames") or {}, given.get("ExpressionAttributeValues") or {}
+    pairs = re.findall(r"([#\w.-]+)\s*=\s*(:\w+)", str(given.get("KeyConditionExpression") or ""))
+    return {names.get(name, name): values[value] for name, value in pairs if value in values}
 
 
 def key_arn(key: str) -> str | None:
@@ -116,7 +151,34 @@ def key_uses(check: Check, request: Request | None, stream_key: StreamKey) -> It
     key, actions = find(check, request, stream_key)
     arn = key_arn(key) if key and actions else None
     if arn:
-        yield KeyUse(actions, arn, service)
+        yield KeyUse(actions, arn, service, _encryption_context(check))
+
+
+_CONTEXT_NAMES = {
+    "kinesis": "aws:kinesis:arn",
+    "secretsmanager": "SecretARN",
+    "sns": "aws:sns:topicArn",
+    "sqs": "aws:sqs:arn",
+}
+
+
+def _encryption_context(check: Check) -> dict[str, str]:
+    """What a service binds a data key to. With a bucket key, that of all objects of a bucket is the bucket."""
+    from ministack.services import s3
+
+    service = check.action.partition(":")[0]
+    if service == "s3":
+        bucket = check.resource.removeprefix("arn:aws:s3:::").partition("/")[0]
+        has_bucket_key = b"<BucketKeyEnabled>true" in _bytes(s3._bucket_encryption.get(bucket) or b"")
+        return {"aws:s3:arn": f"arn:aws:s3:::{bucket}" if has_bucket_key else check.resource}
+    if service == "dynamodb":
+        arn = check.resource.split(":")
+        return {"aws:dynamodb:tableName": arn[5].removeprefix("table/"), "aws:dynamodb:subscriberId": arn[4]}
+    return {_CONTEXT_NAMES[service]: check.resource} if service in _CONTEXT_NAMES else {}
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode() if isinstance(text, str) else text
 
 
 Found = tuple[str | None, tuple[str, ...]]

@@ -87,6 +87,7 @@ class Judge:
                 "kms:viaservice": f"{use.via}.{region}.amazonaws.com",
                 "kms:calleraccount": get_account_id(),
                 "aws:viaawsservice": "true",
+                **{f"kms:encryptioncontext:{name}".lower(): value for name, value in use.encryption_context.items()},
             }
             yield from (Check(action, use.key, keys) for action in use.actions)
 

@@ -36,9 +36,18 @@ def put(group: str, stream: str, lines: Sequence[str]) -> None:
 RoleMay = Callable[[str, str, str], bool]  # role, action, resource
 
 
-def role_may_write(role_may: RoleMay, role: str, group: str, stream: str, region: str, account: str) -> bool:
-    """Whether a role may write to a log stream, as the services do with the role that they run code in."""
+def role_may_write(
+    role_may: RoleMay, role: str, group: str, stream: str, region: str, account: str, *, makes_group: bool = False
+) -> bool:
+    """Whether a role may write to a log stream, as the services do with the role that they run code in.
+
+    Glue asks to make the group first, whether or not it is there.
+    """
+    from ministack.services import cloudwatch_logs
+
     arn = f"arn:aws:logs:{region}:{account}:log-group:{group}:log-stream:"
+    if makes_group and not role_may(role, "logs:CreateLogGroup", arn) and group not in cloudwatch_logs._log_groups:
+        return False
     return role_may(role, "logs:CreateLogStream", arn) and role_may(role, "logs:PutLogEvents", f"{arn}{stream}")
 
 

@@ -57,12 +57,13 @@ class LocalAws:
             cloudformation,
             codebuild,
             functions,
+            glue_connections,
             glue_jobs,
             iam_judge,
+            network,
             object_ranges,
             roles_anywhere,
             schedules,
-            security_groups,
             vpn,
             workflows,
         )
@@ -85,7 +86,8 @@ class LocalAws:
         object_ranges.install()
         alarms.install()
         vpn.install()
-        security_groups.install()
+        network.install()
+        glue_connections.install()
         roles_anywhere.install(roles_anywhere.RolesAnywhere(settings.state_folder / "roles_anywhere.json"))
         self._schedules = schedules.Schedules(tasks, time.time, settings.seconds_per_minute)
         schedules.install(self._schedules, settings.seconds_per_minute)

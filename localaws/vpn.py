@@ -32,7 +32,7 @@ _SHOWN = ("VpnConnectionId", "State", "Type", "CustomerGatewayId", "Category", "
 
 
 def _tunnels(options: Mapping[str, Any], *, keys_in_secret: bool) -> list[dict[str, Any]]:
-    """Both tunnels as a description shows them; a key only where it is not kept in a secret."""
+    """Both tunnels as a description shows them; a key that is kept in a secret is not shown."""
     asked = [*(options.get("TunnelOptions") or []), {}, {}][:2]
     tunnels = []
     for number, given in enumerate(asked):
@@ -42,8 +42,7 @@ def _tunnels(options: Mapping[str, Any], *, keys_in_secret: bool) -> list[dict[s
         tunnel["OutsideIpAddress"] = f"198.51.100.{number + 1}"
         tunnel.setdefault("LogOptions", {"CloudWatchLogOptions": {"LogEnabled": False}})
         key = tunnel.pop("PreSharedKey", None) or secrets.token_urlsafe(24)
-        if not keys_in_secret:
-            tunnel["PreSharedKey"] = key
+        tunnel["PreSharedKey"] = "REDACTED" if keys_in_secret else key
         tunnels.append(_renamed(tunnel))
     return tunnels
 
@@ -70,7 +69,7 @@ def _device_configuration(vpn: Mapping[str, Any]) -> str:
         f"<vpn_gateway><tunnel_outside_address><ip_address>{tunnel['OutsideIpAddress']}</ip_address>"
         f"</tunnel_outside_address><tunnel_inside_address><ip_address>{_host(tunnel, 1)}</ip_address>"
         "</tunnel_inside_address></vpn_gateway>"
-        f"<ike><pre_shared_key>{escape(tunnel.get('PreSharedKey', ''))}</pre_shared_key></ike></ipsec_tunnel>"
+        f"<ike><pre_shared_key>{escape(tunnel['PreSharedKey'])}</pre_shared_key></ike></ipsec_tunnel>"
         for tunnel in vpn["Options"]["TunnelOptions"]
     )
     head = '<?xml version="1.0" encoding="UTF-8"?>'
@@ -145,10 +144,24 @@ def install() -> None:
     def no_attachments(parameters: Mapping[str, Any]) -> Any:
         return ec2._xml(200, "DescribeTransitGatewayAttachmentsResponse", "<transitGatewayAttachments/>")
 
+    def tagged(create_gateway: Callable[[Any], Any], store: Any, kind: str) -> Callable[[Mapping[str, Any]], Any]:
+        """Keep the tags that a creation brings; ministack looks for them under another name."""
+
+        def create_tagged(parameters: Mapping[str, Any]) -> Any:
+            known = set(store)
+            reply = create_gateway(parameters)
+            for made in set(store) - known:
+                ec2._parse_tag_specs(parameters, kind, made)
+            return reply
+
+        return create_tagged
+
     ec2._create_vpn_connection, ec2._vpn_conn_xml = create_connection, to_xml
     actions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "CreateVpnConnection": create_connection,
         "DeleteVpnConnection": delete_connection,
         "DescribeTransitGatewayAttachments": no_attachments,
+        "CreateVpnGateway": tagged(ec2._create_vpn_gateway, ec2._vpn_gateways, "vpn-gateway"),
+        "CreateCustomerGateway": tagged(ec2._create_customer_gateway, ec2._customer_gateways, "customer-gateway"),
     }
     ec2._ACTION_MAP.update(actions)
