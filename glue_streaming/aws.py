@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import os
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 import boto3
-from pyiceberg.catalog.glue import GlueCatalog
+from botocore.config import Config
 from pyiceberg.io import FileIO
 from pyiceberg.io.pyarrow import PyArrowFileIO
+
+from glue_streaming.lake_catalog import LakeCatalog
+
+_PATIENT: Final = Config(retries={"mode": "standard", "total_max_attempts": 10}, max_pool_connections=32)
+"""A throttled request waits and is made again, up to about a minute and a half: a slow commit beats a failed one."""
 
 
 class Aws:
@@ -25,7 +30,9 @@ class Aws:
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
-            self._clients[service] = boto3.client(service, endpoint_url=self.endpoint, region_name=self.region)
+            self._clients[service] = boto3.client(
+                service, endpoint_url=self.endpoint, region_name=self.region, config=_PATIENT
+            )
         return self._clients[service]
 
     @cached_property
@@ -33,8 +40,8 @@ class Aws:
         return PyArrowFileIO(self._properties())
 
     @cached_property
-    def catalog(self) -> GlueCatalog:
-        return GlueCatalog("lake", client=self.client("glue"), **self._properties())
+    def catalog(self) -> LakeCatalog:
+        return LakeCatalog("lake", self.client("glue"), self.io, **self._properties())
 
     def _properties(self) -> dict[str, str]:
         """PyIceberg's names. Without an endpoint (on AWS) its S3 access finds role credentials by itself."""

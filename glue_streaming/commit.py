@@ -3,14 +3,15 @@
 This is the one module that uses private parts of PyIceberg (0.12, pinned). Two things are not PyIceberg's own way:
 
 - The fence. PyIceberg's retry re-applies staged properties to whatever it finds, so a stale writer would move marks
-  back. Here the properties that one writer owns are compared with the refreshed table before the first attempt and
-  inside every retry.
+  back. Here the properties that one writer owns are compared before the first attempt, which only lands where the
+  table's snapshot is still the one that was compared, and with the refreshed table inside every retry.
 - No cleaning up. PyIceberg deletes the manifests of a commit that it believes to have failed; where the catalog's
   answer was lost, that commit may be the live one. Left-over files are removed as orphans.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -20,7 +21,9 @@ from pyiceberg.exceptions import ValidationException
 from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile
 from pyiceberg.table import Table, Transaction
+from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation
+from pyiceberg.table.update import TableUpdate
 from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles
 
 from glue_streaming.errors import CommitUnknown, StaleWriter
@@ -30,6 +33,18 @@ _ATTEMPTS: Final = 3
 
 Fence = Callable[[Mapping[str, str]], None]
 """Raises StaleWriter where the properties of the refreshed table forbid the commit."""
+
+
+class _Transaction(Transaction):
+    """PyIceberg builds the metadata anew, with a deep copy, each of the dozen times that it looks at it."""
+
+    _built: tuple[TableMetadata, tuple[TableUpdate, ...], TableMetadata] | None = None
+
+    @property
+    def table_metadata(self) -> TableMetadata:
+        if self._built is None or self._built[0] is not self._table.metadata or self._built[1] is not self._updates:
+            self._built = (self._table.metadata, self._updates, super().table_metadata)
+        return self._built[2]
 
 
 class _Append(_FastAppendFiles):
@@ -160,13 +175,14 @@ class _FoldFence:
 def _commit(table: Table, fence: Fence, properties: dict[str, str], stage: Callable[[Transaction], None]) -> bool:
     """One transaction of files and properties; on any failure the table is asked whether it is there all the same.
 
+    It begins at the table as it is known here: every commit of marks or of the fold line adds a snapshot, so where
+    another writer was there since, the catalog refuses and PyIceberg tries again behind the fence.
     Where it is not, and the fence still holds, a refusal is tried again from the reloaded table: a fold that expired
     the snapshot this commit began at makes PyIceberg refuse an append that conflicts with nothing.
     """
     for attempt in range(_ATTEMPTS):
-        table.refresh()
-        fence(table.metadata.properties)
-        transaction = table.transaction()
+        _pass(fence, table, refresh=attempt > 0)
+        transaction = _Transaction(table)
         transaction.set_properties(properties)
         try:
             stage(transaction)
@@ -180,6 +196,15 @@ def _commit(table: Table, fence: Fence, properties: dict[str, str], stage: Calla
             if attempt == _ATTEMPTS - 1:
                 raise StaleWriter(f"{'.'.join(table.name())}: {error}") from error
     return False
+
+
+def _pass(fence: Fence, table: Table, *, refresh: bool) -> None:
+    """Raises StaleWriter where the fence refuses the table as it is in the catalog."""
+    if not refresh:
+        with contextlib.suppress(StaleWriter):
+            return fence(table.metadata.properties)
+    table.refresh()
+    return fence(table.metadata.properties)
 
 
 def _landed(table: Table, properties: Mapping[str, str], error: Exception) -> bool:
