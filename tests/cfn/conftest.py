@@ -69,19 +69,20 @@ def change_set(aws: LocalAws) -> Callable[..., dict[str, Any]]:
     """Creates a change set for a new stack, and gives its description."""
 
     def create(stack: str, given: dict[str, str], kind: str = "CREATE") -> dict[str, Any]:
+        name = f"seed-{kind.lower()}"
         cloudformation = aws.client("cloudformation")
         cloudformation.create_change_set(
             StackName=stack,
-            ChangeSetName="seed",
+            ChangeSetName=name,
             ChangeSetType=kind,
             TemplateBody=SEED.read_text(),
             Capabilities=["CAPABILITY_NAMED_IAM"],
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
         )
         cloudformation.get_waiter("change_set_create_complete").wait(
-            StackName=stack, ChangeSetName="seed", WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+            StackName=stack, ChangeSetName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
         )
-        return dict(cloudformation.describe_change_set(StackName=stack, ChangeSetName="seed"))
+        return dict(cloudformation.describe_change_set(StackName=stack, ChangeSetName=name))
 
     return create
 
@@ -91,9 +92,9 @@ def deploy(aws: LocalAws, change_set: Callable[..., dict[str, Any]]) -> Callable
     """Deploys a seed by change set."""
 
     def execute(name: str, given: dict[str, str], kind: str = "CREATE") -> Stack:
-        change_set(name, given, kind)
+        described = change_set(name, given, kind)
         cloudformation = aws.client("cloudformation")
-        cloudformation.execute_change_set(StackName=name, ChangeSetName="seed")
+        cloudformation.execute_change_set(ChangeSetName=described["ChangeSetId"])
         waiter = "stack_create_complete" if kind == "CREATE" else "stack_update_complete"
         cloudformation.get_waiter(waiter).wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
         stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
