@@ -23,7 +23,7 @@ from rich.console import Console
 from ops.aws import Aws
 from ops.aws_smoke import price, report, site
 from ops.aws_smoke.checks import CHECKS, Patience, RolesAnywhere, Scene
-from ops.aws_smoke.infrastructure import TerraformRun
+from ops.aws_smoke.infrastructure import SmokeInfrastructure
 from ops.aws_smoke.script import run
 from ops.errors import OpsError
 from ops.names import Names
@@ -57,7 +57,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--signing-helper", default="aws_signing_helper", help="the program that signs for a session")
     parser.add_argument("--subject", help="common name in that certificate")
     parser.add_argument("--load-seconds", type=float, default=Patience.load_seconds)
-    parser.add_argument("--plugin-dir", type=Path, help="where Terraform finds its provider without a network")
     parser.add_argument("--remove", metavar="NAME", help="destroy what a killed run of that name left behind")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser
@@ -84,10 +83,10 @@ def _smoke(arguments: argparse.Namespace, console: Console) -> int:
     folder.mkdir(parents=True)
     folder.chmod(0o711)  # PostgreSQL, started by root, runs as nobody and must reach its folder in here
     source = name.replace("-", "_")
-    infrastructure = TerraformRun(
-        folder, variables(folder, source, region, rehearsal, arguments), arguments.var_file, _init_words(arguments)
+    infrastructure = SmokeInfrastructure(
+        folder, variables(folder, source, region, rehearsal, arguments), arguments.var_file
     )
-    stage = _stage(folder, name, source, region, infrastructure, arguments)
+    stage = _stage(folder, source, region, infrastructure, arguments)
     found = run(name, infrastructure, stage, CHECKS, rehearsal, tell)
     (folder / "report.json").write_text(json.dumps(found.to_json(), indent=1) + "\n")
     if arguments.json:
@@ -133,16 +132,21 @@ def is_laptop(endpoint: str | None) -> bool:
 
 
 def _stage(
-    folder: Path, name: str, source: str, region: str, infrastructure: TerraformRun, arguments: argparse.Namespace
+    folder: Path,
+    name: str,
+    source: str,
+    region: str,
+    infrastructure: SmokeInfrastructure,
+    arguments: argparse.Namespace,
 ) -> Any:
     @contextmanager
     def stage() -> Iterator[Scene]:
         outputs = infrastructure.outputs()
         bucket = str(outputs["deployment"]["bucket"])
-        target = site.Target(source, name, name, bucket, region, os.environ.get("AWS_ENDPOINT_URL"))
+        target = site.Target(source, folder.name, folder.name, bucket, region, os.environ.get("AWS_ENDPOINT_URL"))
         with site.running(folder, target) as running:
             yield Scene(
-                names=Names(name),
+                names=Names(folder.name),
                 source=source,
                 lake_bucket=bucket,
                 client=Aws(None).client,
@@ -162,15 +166,11 @@ def _roles_anywhere(arguments: argparse.Namespace) -> RolesAnywhere | None:
     return RolesAnywhere(arguments.certificate, arguments.private_key, arguments.signing_helper)
 
 
-def _init_words(arguments: argparse.Namespace) -> tuple[str, ...]:
-    return (f"-plugin-dir={arguments.plugin_dir}",) if arguments.plugin_dir else ()
-
-
 def _remove(arguments: argparse.Namespace, console: Console) -> int:
     folder = (ROOT / arguments.remove).resolve()
     if not folder.is_dir():
         raise OpsError(f"{folder} is not there: there is no state of a run of that name")
-    TerraformRun(folder, {}, None).destroy()
+    SmokeInfrastructure(folder, {}).destroy()
     shutil.rmtree(folder)
     console.print(f"destroyed {arguments.remove}", markup=False)
     return 0

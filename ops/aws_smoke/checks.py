@@ -125,7 +125,7 @@ def views(scene: Scene) -> str:
 def cuts(scene: Scene) -> str:
     """While a load runs, every query over four cut views sees whole transactions."""
     patience = scene.patience
-    checker = InvariantChecker(scene.athena, scene.source)
+    checker = InvariantChecker(scene.athena, scene.source, every_seconds=0.5)
     log = scene.site.folder / "pgbench.log"
     load = Pgbench(scene.site.postgres, scene.source, patience.rate, patience.load_seconds, log)
     checker.start()

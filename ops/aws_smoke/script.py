@@ -55,13 +55,14 @@ def run(
 ) -> Report:
     """Applies, enters the stage (a context manager that yields the scene), checks, destroys. Always destroys.
 
-    Interrupts end the checks, never the destroying.
+    Interrupts end the checks, and neither an apply before its state is written nor the destroying.
     """
     results: list[Result] = []
     problems: list[str] = []
     try:
         tell("applying")
-        infrastructure.apply()
+        with deferred(tell):
+            infrastructure.apply()
         with stage() as scene:
             for check in checks:
                 tell(f"checking: {check.claim}")
@@ -104,15 +105,39 @@ def judge(check: Check[Scene], scene: Scene, earlier: Sequence[Result], rehearsa
 
 
 @contextmanager
+def deferred(tell: Tell) -> Iterator[None]:
+    """SIGINT and SIGTERM of the block are raised as one interrupt behind it: half an apply would be in no state.
+
+    A terminal's Ctrl-C reaches Terraform as well, which stops in good order by itself.
+    """
+    heard: list[int] = []
+
+    def hear(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+        tell("stopping as soon as what was begun is written down")
+
+    with _handled(hear):
+        yield
+    if heard:
+        raise KeyboardInterrupt
+
+
+@contextmanager
 def uninterrupted(tell: Tell) -> Iterator[None]:
     """For the length of the block SIGINT and SIGTERM only say that they were heard."""
 
     def heard(_number: int, _frame: FrameType | None) -> None:
         tell("still destroying; what is left standing would go on costing")
 
-    before = {number: signal.signal(number, heard) for number in (signal.SIGINT, signal.SIGTERM)}
+    with _handled(heard):
+        yield
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, earlier in before.items():
+            signal.signal(number, earlier)

@@ -18,11 +18,12 @@ from ops.aws import Aws
 from ops.aws_smoke import __main__ as command
 from ops.aws_smoke import checks
 from ops.aws_smoke.checks import CHECKS, CheckFailed, Patience, RolesAnywhere
-from ops.aws_smoke.infrastructure import TerraformFailed, TerraformRun
+from ops.aws_smoke.infrastructure import SmokeInfrastructure
 from ops.aws_smoke.report import Report, Standing
 from ops.aws_smoke.script import Check, NotConfigured, run
 from ops.errors import OpsError, TookTooLong
 from ops.names import Names
+from ops.terraform import TerraformFailed
 
 
 @dataclass
@@ -120,6 +121,20 @@ def test_an_interrupt_in_a_check_destroys() -> None:
     assert account.asked == ["apply", "stage", "left", "destroy"]
     assert "interrupted" in report.problems
     assert standings(report) == {"one": Standing.NOT_PROVEN, "two": Standing.NOT_PROVEN}
+
+
+def test_an_interrupt_in_an_apply_waits_for_its_state() -> None:
+    """Terraform ends what it began and writes it down; then everything is destroyed and nothing is checked."""
+
+    class Interrupted(Account):
+        def apply(self) -> None:
+            os.kill(os.getpid(), signal.SIGINT)
+            super().apply()
+
+    account = Interrupted()
+    report = smoke(account, check("one", "seen"))
+    assert account.asked == ["apply", "destroy"]
+    assert "interrupted" in report.problems
 
 
 def test_an_error_that_nobody_expected_destroys() -> None:
@@ -308,11 +323,11 @@ resource "terraform_data" "second" {
 needs_terraform = pytest.mark.skipif(shutil.which("terraform") is None, reason="terraform is not installed")
 
 
-def terraform(tmp_path: Path, more: str = "", var_file: Path | None = None) -> TerraformRun:
+def terraform(tmp_path: Path, more: str = "", var_file: Path | None = None) -> SmokeInfrastructure:
     source = tmp_path / "source"
     source.mkdir()
     (source / "main.tf").write_text(MODULE % more)
-    return TerraformRun(tmp_path / "hr-smoke-1", {"name": "hr-smoke-1"}, var_file, source=source)
+    return SmokeInfrastructure(tmp_path / "hr-smoke-1", {"name": "hr-smoke-1"}, var_file, source=source)
 
 
 def state(tmp_path: Path) -> list[Any]:
@@ -357,7 +372,7 @@ def test_what_a_killed_run_left_is_removed_by_its_name(tmp_path: Path, monkeypat
 
 def test_destroy_without_an_apply_does_nothing(tmp_path: Path) -> None:
     """A run that ended before Terraform made anything has nothing to destroy."""
-    TerraformRun(tmp_path / "never", {}, None).destroy()
+    SmokeInfrastructure(tmp_path / "never", {}).destroy()
 
 
 # The command line.
@@ -370,7 +385,7 @@ def on_account(laptop: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(command, "ROOT", tmp_path / "smoke")
     monkeypatch.setattr(command, "is_laptop", lambda _endpoint: False)
-    monkeypatch.setattr(command, "TerraformRun", None)
+    monkeypatch.setattr(command, "SmokeInfrastructure", None)
     (tmp_path / "glue").mkdir()
     return tmp_path
 
