@@ -133,7 +133,6 @@ def is_laptop(endpoint: str | None) -> bool:
 
 def _stage(
     folder: Path,
-    name: str,
     source: str,
     region: str,
     infrastructure: SmokeInfrastructure,
