@@ -127,8 +127,9 @@ class Lake:
         lake = self.tables[table_key]
         lake.table.refresh()
         lake_table.adopt_key(lake.table, registered.schema)
-        evolution.evolve(lake.table, registered.schema)
-        lake.writers[registered.fingerprint] = registered.schema.to_avro()
+        found = evolution.evolve(lake.table, registered.schema, self._policy(registered.schema.subject))
+        self._tell(registered, found)
+        lake.writers[registered.fingerprint] = evolution.writer(registered.schema, found)
 
     def add_without_schema(self, key: TableKey) -> None:
         """A table that only keeps marks and holes, until a schema is registered for it."""
