@@ -7,31 +7,38 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from glue_streaming import chain, shards, watermark_view
+from glue_streaming import requests, snapshot_watch, watermark_view
 from glue_streaming.aws import Aws
-from glue_streaming.errors import DecoderHangs, StaleWriter, TableRefused
+from glue_streaming.controls import ControlReader, Controls
+from glue_streaming.departures import CutViews
+from glue_streaming.errors import DecoderHangs
+from glue_streaming.holes_table import HolesTable
 from glue_streaming.lake import Lake, Moves, TableKey
-from glue_streaming.load import LaneKey, Outcome, Task
-from glue_streaming.parking import Parking, earliest
-from glue_streaming.positions import Positions, read_epoch, take_epoch
+from glue_streaming.load import Outcome, Task
+from glue_streaming.obstacles import Obstacles
+from glue_streaming.parking import Parking
+from glue_streaming.positions import take_epoch
 from glue_streaming.publisher import Publisher
-from glue_streaming.settings import BatchSettings, JobArguments, batch_settings
-from glue_streaming.shards import Shard, Start
-from schemas.control import Progress, lane_hash_key
-from schemas.errors import UnknownFingerprint
-from schemas.position import Position
+from glue_streaming.reading import Reading
+from glue_streaming.replays import Replays
+from glue_streaming.requests import Request
+from glue_streaming.settings import BatchSettings, JobArguments
+from glue_streaming.shards import Start
+from glue_streaming.snapshot_watch import SnapshotWatch
+from glue_streaming.state import Accepted
+from glue_streaming.tails import Tails
+from schemas.control import Progress
 from schemas.registry import Registry
 
 RunTasks = Callable[[Sequence[Task]], list[Outcome]]
 """Runs the tasks, in Spark or here, and returns their outcomes in any order."""
 
-_SHARD_LIST_SECONDS: Final = 30.0
 _FOLD_SECONDS: Final = 5.0
 _COMMIT_THREADS: Final = 8
 
@@ -53,6 +60,7 @@ class Report:
     caught_up: bool = False
     watermarks: dict[str, str] = field(default_factory=dict)
     settings_problems: list[str] = field(default_factory=list)
+    holes_table_problems: dict[str, str] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -63,118 +71,160 @@ class Driver:
         self, aws: Aws, arguments: JobArguments, run_tasks: RunTasks, clock: Callable[[], float] = time.time
     ) -> None:
         self._aws, self._arguments, self._run_tasks, self._clock = aws, arguments, run_tasks, clock
-        self._dynamodb = aws.client("dynamodb")
-        self._kinesis = aws.client("kinesis")
-        self._glue = aws.client("glue")
-        self._positions = Positions(self._dynamodb, arguments.dynamodb_table("shards"), arguments.job)
-        self._starts, self._drained = self._positions.load()
-        self._saved: dict[str, tuple[str | None, bool]] = {}
-        self._sources_table = arguments.dynamodb_table("sources")
-        self.epoch = take_epoch(self._dynamodb, self._sources_table, arguments.job)
-        registry = Registry(self._dynamodb, arguments.dynamodb_table("schemas"))
-        self.lake = Lake(aws.catalog, registry, arguments.lake_bucket, self.epoch)
+        dynamodb, self._glue = aws.client("dynamodb"), aws.client("glue")
+        self._reading = Reading(
+            aws.client("kinesis"), arguments.stream_name, dynamodb, arguments.dynamodb_table("shards"), arguments.job
+        )
+        self.epoch = take_epoch(dynamodb, arguments.dynamodb_table("sources"), arguments.job)
+        self._controls = ControlReader(dynamodb, arguments, self.epoch)
+        registry = Registry(dynamodb, arguments.dynamodb_table("schemas"))
+        self.lake = Lake(aws.catalog, registry, arguments.lake_bucket, self.epoch, self._controls.policy)
         self.lake.load(arguments.sources)
-        self.settings = BatchSettings()
         self._parking = Parking()
-        self._rewinds: list[tuple[str, Start]] = []
-        self._shards: dict[str, Shard] = {}
-        self._shards_listed_at = float("-inf")
+        self._obstacles = Obstacles(self.lake, self._reading, self._parking)
+        self._tails = Tails(self.lake, self._parking, self._obstacles)
+        self._snapshots = SnapshotWatch()
+        self._replays = Replays(self.lake)
         self._publishers = {
-            source: Publisher(self._glue, source, arguments.fold_horizon_seconds, self._check_epoch)
+            source: Publisher(
+                self._glue,
+                source,
+                arguments.fold_horizon_seconds,
+                self._controls.check_epoch,
+                CutViews(self._glue, self.lake, source),
+            )
             for source in arguments.sources
         }
-        self._missing_since: dict[tuple[LaneKey, Position], float] = {}
-        self._paused: frozenset[TableKey] = frozenset()
+        self._holes_tables = {
+            source: HolesTable(aws.catalog, arguments.lake_bucket, source) for source in arguments.sources
+        }
         self._folds_read_at = float("-inf")
         self._number = 0
         for source in arguments.sources:
             self._ensure_database(watermark_view.database(source))
 
+    @property
+    def settings(self) -> BatchSettings:
+        return self._controls.current.settings
+
     def run_batch(self) -> Report:
         """One batch. Any exception leaves the lake right: start again from the tables' marks."""
         self._number += 1
-        self._rewinds = []
         report = Report(self._number)
         timer = _Timer(report.seconds)
-        report.settings_problems = self._read_settings()
-        self._paused = self._read_paused()
-        outcomes = [] if self.settings.pause else self._run_tasks(self._plan())
-        timer.stage("load")
+        now = self._clock()
+        controls = self._controls.read(now)
+        report.settings_problems = controls.problems
+        accepted = self._take_requests(controls, now)
         earlier = {source: publisher.newest for source, publisher in self._publishers.items()}
-        for source, publisher in self._publishers.items():
-            publisher.take(item for outcome in outcomes for named, item in outcome.progresses if named == source)
-        self._look_for_folds()
-        moves = self._moves(outcomes, earlier)
+        outcomes, replaying = self._load(controls, now)
+        timer.stage("load")
+        self._look_for_folds(now)
+        moves = self._moves(outcomes)
+        if not replaying:
+            self._void(outcomes, now)
+            if _at_tip(outcomes) and not any(outcome.obstacles for outcome in outcomes):
+                self._tails.look(earlier, moves, self.settings.tip_seconds, now)
         report.commits = self._commit(moves)
         timer.stage("commit")
-        self._deal_with_obstacles(outcomes)
-        report.watermarks = self._publish()
+        self._answer(accepted, outcomes if replaying else [], now)
+        if not replaying:
+            self._obstacles.meet(outcomes, now)
+            self._obstacles.deal(self.settings, controls.paused, now)
+        report.watermarks = self._publish(controls.paused, now)
+        report.holes_table_problems = self._project_holes()
         timer.stage("publish")
-        self._advance(outcomes)
+        rewound = self._reading.rewound
+        self._reading.advance([] if replaying else outcomes, self._parking.shards())
         timer.stage("positions")
-        self._fill(report, outcomes)
+        self._fill(report, outcomes, more=rewound or replaying)
         if any(outcome.stuck for outcome in outcomes):
             raise DecoderHangs("the Avro reader hangs on a block, which is a hole now: start the job again")
         return report
 
-    # ---- plan
+    # ---- plan and load
 
-    def _plan(self) -> list[Task]:
-        now = self._clock()
-        if now - self._shards_listed_at >= _SHARD_LIST_SECONDS:
-            self._shards = shards.list_shards(self._kinesis, self._arguments.stream_name)
-            self._shards_listed_at = now
+    def _load(self, controls: Controls, now: float) -> tuple[list[Outcome], bool]:
+        """Runs the batch's tasks; True with what a replay brought, which is a batch of its own: a lane that its shard's
+        task moved at the same time would be moved twice."""
         tables = {key: table.task() for key, table in self.lake.tables.items()}
-        return [
-            Task(
-                batch=(self.epoch << 32) + self._number,
-                stream=self._arguments.stream_name,
-                shard=shard,
-                start=self._starts.get(shard, Start()),
-                max_bytes=self.settings.bytes_per_shard,
-                max_seconds=self.settings.seconds_per_shard,
-                lake_bucket=self._arguments.lake_bucket,
-                sources=frozenset(self._arguments.sources),
+        replay = self._replays.due
+        if replay is not None:
+            task = replace(self._task(replay.range.shard, Start(), controls), tables=tables, replay=replay)
+            return self._run_tasks([task]), True
+        if controls.settings.pause:
+            return [], False
+        tasks = [
+            replace(
+                self._task(shard, start, controls),
                 tables=tables,
                 parked=frozenset(self._parking.lanes),
-                paused=self._paused,
                 give_up=dict(self._parking.give_up),
             )
-            for shard in shards.readable(self._shards, self._drained)
+            for shard, start in self._reading.readable(now).items()
         ]
+        outcomes = self._run_tasks(tasks)
+        for source, publisher in self._publishers.items():
+            publisher.take(_progresses(outcomes, source))
+        return outcomes, False
 
-    def _read_settings(self) -> list[str]:
-        answer = self._dynamodb.query(
-            TableName=self._arguments.dynamodb_table("settings"),
-            KeyConditionExpression="job = :job",
-            ExpressionAttributeValues={":job": {"S": self._arguments.job}},
+    def _task(self, shard: str, start: Start, controls: Controls) -> Task:
+        return Task(
+            batch=(self.epoch << 32) + self._number,
+            stream=self._arguments.stream_name,
+            shard=shard,
+            start=start,
+            max_bytes=controls.settings.bytes_per_shard,
+            max_seconds=controls.settings.seconds_per_shard,
+            lake_bucket=self._arguments.lake_bucket,
+            sources=frozenset(self._arguments.sources),
+            tables={},
+            paused=controls.paused,
+            at=_text(self._clock()),
         )
-        items = {item["name"]["S"]: item["value"]["S"] for item in answer["Items"]}
-        self.settings, problems = batch_settings(items, self.settings)
-        return problems
 
-    def _read_paused(self) -> frozenset[TableKey]:
-        """Tables that the DynamoDB table `tables` pauses: their lanes wait, all others flow."""
-        pages = self._dynamodb.get_paginator("scan").paginate(
-            TableName=self._arguments.dynamodb_table("tables"),
-            FilterExpression="paused = :yes",
-            ProjectionExpression="#table",
-            ExpressionAttributeNames={"#table": "table"},
-            ExpressionAttributeValues={":yes": {"BOOL": True}},
-        )
-        names = [item["table"]["S"] for page in pages for item in page["Items"]]
-        return frozenset((source, table) for source, _, table in (name.partition(".") for name in names))
+    # ---- what operators ask for
+
+    def _take_requests(self, controls: Controls, now: float) -> list[Request]:
+        """Queues replays, and accepts holes in memory; returns what was accepted, to be answered once committed."""
+        accepted = []
+        for request in list(controls.requests):
+            table = self.lake.tables.get((request.key.source, request.key.table))
+            hole = requests.find(table.state.holes if table is not None else (), request)
+            if table is None or hole is None:
+                if not self._replays.has(request):
+                    why = "there is no such hole: it was mended, or has grown since. Look at the list again"
+                    self._controls.answer(request, "refused", why, now)
+            elif request.kind == "replay":
+                refusal = self._replays.take(request, hole)
+                if refusal is not None:
+                    self._controls.answer(request, "refused", refusal, now)
+            elif (refusal := requests.unacceptable(table.state, hole)) is not None:
+                self._controls.answer(request, "refused", refusal, now)
+            else:
+                table.state = table.state.accept(Accepted(hole, request.by, request.because, _text(now)))
+                accepted.append(request)
+        return accepted
+
+    def _answer(self, accepted: Sequence[Request], replayed: Sequence[Outcome], now: float) -> None:
+        """After the commits."""
+        for request in accepted:
+            self._controls.answer(request, "done", "the hole is closed; its changes stay missing for good", now)
+        if replayed:
+            key = self._replays.current.key
+            settled = self._replays.settle(replayed, self.lake.tables[key.source, key.table].state.holes)
+            if settled is not None:
+                self._controls.answer(*settled, now)
 
     # ---- commit
 
-    def _look_for_folds(self) -> None:
+    def _look_for_folds(self, now: float) -> None:
         """Reads again what the fold may have changed: only tables with a snapshot or a hole wait for a fold."""
-        now = self._clock()
         if now - self._folds_read_at >= min(_FOLD_SECONDS, self._arguments.fold_horizon_seconds / 2):
             self._folds_read_at = now
             self.lake.look_for_folds()
 
-    def _moves(self, outcomes: Sequence[Outcome], earlier: dict[str, Progress | None]) -> dict[TableKey, Moves]:
+    def _moves(self, outcomes: Sequence[Outcome]) -> dict[TableKey, Moves]:
         moves: dict[TableKey, Moves] = defaultdict(Moves)
         for outcome in outcomes:
             for table, file in outcome.files:
@@ -184,11 +234,22 @@ class Driver:
                 self._parking.moved(key)
             for key, era, end in outcome.ends:
                 moves[key.source, key.table].ends.append((key.lane, era, end))
-        if outcomes and all(outcome.at_tip and not outcome.obstacles for outcome in outcomes):
-            self._lost_tails(earlier, moves)
         return moves
 
-    def _commit(self, moves: dict[TableKey, Moves]) -> int:
+    def _void(self, outcomes: Sequence[Outcome], now: float) -> None:
+        """Gives up snapshots that will never be complete, and asks for others where they can be expected to arrive."""
+        heard = {source: list(_progresses(outcomes, source)) for source in self._arguments.sources}
+        patience = self.settings.snapshot_stall_seconds
+        stalled = self._snapshots.look(self.lake.tables, outcomes, heard, patience, now)
+        for void in [*snapshot_watch.ended_with_holes(outcomes), *stalled]:
+            table = self.lake.tables[void.table]
+            known = table.state.snapshots.get(void.snapshot)
+            if known is None or not known.abandoned:
+                if void.lost:
+                    self._controls.requests.ask_for_snapshot(*void.table, void.snapshot, void.why)
+                table.state = table.state.voided(void.snapshot, void.era, void.why)
+
+    def _commit(self, moves: Mapping[TableKey, Moves]) -> int:
         """Commits side by side: tables share nothing."""
         number = (self.epoch << 32) + self._number
 
@@ -205,129 +266,33 @@ class Driver:
         activated = self.lake.tables[key].fold_state.activated_through
         return [(newest.era, item) for item in newest.snapshots if item.table == key[1] and item.snapshot > activated]
 
-    def _lost_tails(self, earlier: dict[str, Progress | None], moves: dict[TableKey, Moves]) -> None:
-        """Positions that a progress record of an earlier batch names and that never came, with every shard at its tip.
+    # ---- publish
 
-        The lane is read again from its mark first; what is missing then is a hole.
-        """
-        now = self._clock()
-        missing = {}
-        for source, newest in earlier.items():
-            for end in newest.vector if newest else ():
-                key = LaneKey(source, end.table, end.lane)
-                lane = self._lane_after(key, moves)
-                if lane is None or (lane.mark is not None and lane.mark >= end.last) or key in self._parking.lanes:
-                    continue
-                missing[key, end.last] = self._missing_since.get((key, end.last), now)
-                if now - missing[key, end.last] < self.settings.tip_seconds:
-                    continue
-                if key in self._parking.rereading:
-                    stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
-                    lost = chain.declare(lane, end.last, "lost tail: announced, and never came", stamp)
-                    moves[source, end.table].lanes[end.lane] = (lost, "", "0")
-                    self._parking.moved(key)
-                else:
-                    self._parking.rereading.add(key)
-                    self._reread(key)
-                    missing[key, end.last] = now
-        self._missing_since = missing
-
-    def _lane_after(self, key: LaneKey, moves: dict[TableKey, Moves]) -> chain.Lane | None:
-        table = self.lake.tables.get((key.source, key.table))
-        if table is None:
-            return None
-        moved = moves[key.source, key.table].lanes.get(key.lane) if (key.source, key.table) in moves else None
-        return moved[0] if moved else table.state.lane(key.lane)
-
-    def _reread(self, key: LaneKey) -> None:
-        mark = self.lake.tables[key.source, key.table].state.marks.get(key.lane)
-        hash_key = lane_hash_key(key.source, key.table, key.lane)
-        for name, shard in self._shards.items():
-            if shard.lowest_hash <= hash_key <= shard.highest_hash and name not in self._drained:
-                here = mark is not None and mark.shard == name
-                self._rewinds.append((name, Start(mark.sequence) if here and mark else Start()))
-
-    # ---- obstacles
-
-    def _deal_with_obstacles(self, outcomes: Sequence[Outcome]) -> None:
-        now = self._clock()
-        for outcome in outcomes:
-            for key, obstacle in outcome.obstacles.items():
-                self._parking.park(key, outcome.shard, obstacle, now)
-        for key in list(self._parking.lanes):
-            rewind = self._try_to_resume(key, now)
-            if rewind is not None:
-                self._rewinds.append(rewind)
-
-    def _try_to_resume(self, key: LaneKey, now: float) -> tuple[str, Start] | None:
-        parked = self._parking.lanes[key]
-        if parked.obstacle.reason == "gap":
-            if parked.reread:
-                self._parking.abandon(key, "gap")
-                return self._parking.resume(key)
-            return self._parking.read_again(key, self.lake.tables[key.source, key.table].state.marks.get(key.lane))
-        if parked.obstacle.reason == "paused":
-            return None if (key.source, key.table) in self._paused else self._parking.resume(key)
-        try:
-            self.lake.prepare(key, parked.obstacle.fingerprint)
-        except UnknownFingerprint as error:
-            waited = now - parked.since
-            known = (key.source, key.table) in self.lake.tables
-            if waited < self.settings.unknown_fingerprint_seconds or not known:
-                return None
-            self._parking.abandon(key, str(error))
-        except TableRefused as error:
-            if (key.source, key.table) not in self.lake.tables:
-                return None
-            self._parking.abandon(key, str(error))
-        return self._parking.resume(key)
-
-    # ---- watermark
-
-    def _publish(self) -> dict[str, str]:
+    def _publish(self, paused: Collection[TableKey], now: float) -> dict[str, str]:
         """Rewrites each source's watermark; a newer driver's epoch stops this one before it writes."""
         published = {}
         for source, publisher in self._publishers.items():
             tables = {key[1]: (table.state, table.fold_state) for key, table in self.lake.of(source).items()}
-            paused = {table for paused_source, table in self._paused if paused_source == source}
-            line = publisher.publish(tables, paused, self._clock())
+            waiting = {table for paused_source, table in paused if paused_source == source}
+            line = publisher.publish(tables, waiting, self.settings.hole_deadline_seconds, now)
             if line is not None:
                 published[source] = str(line)
         return published
 
-    def _check_epoch(self) -> None:
-        epoch = read_epoch(self._dynamodb, self._sources_table, self._arguments.job)
-        if epoch > self.epoch:
-            raise StaleWriter(f"job {self._arguments.job} was taken over: its epoch is {epoch}, ours is {self.epoch}")
-
-    # ---- positions
-
-    def _advance(self, outcomes: Sequence[Outcome]) -> None:
-        """Moves on in memory, and saves what is safe: not past a lane that is parked or is to be read again."""
-        for outcome in outcomes:
-            if outcome.last_sequence is not None:
-                self._starts[outcome.shard] = Start(outcome.last_sequence)
-        held = self._parking.shards()
-        for shard, start in self._rewinds:
-            self._starts[shard] = earliest(self._starts, shard, start)
-            held.add(shard)
-        changed: dict[str, tuple[str | None, bool]] = {}
-        for outcome in outcomes:
-            if outcome.shard in held:
-                continue
-            if outcome.closed:
-                self._drained.add(outcome.shard)
-                self._shards_listed_at = float("-inf")
-            start = self._starts.get(outcome.shard, Start())
-            value = (start.sequence, outcome.shard in self._drained)
-            if value != self._saved.get(outcome.shard) and not start.inclusive:
-                changed[outcome.shard] = value
-        self._positions.save(changed)
-        self._saved |= changed
+    def _project_holes(self) -> dict[str, str]:
+        """Brings the Iceberg tables `holes` up to date. They can be made again, so that a failure is only told."""
+        failed = {}
+        for source, holes_table in self._holes_tables.items():
+            states = {key[1]: table.state for key, table in self.lake.of(source).items()}
+            try:
+                holes_table.update(states)
+            except Exception as error:
+                failed[source] = f"{type(error).__name__}: {error}"
+        return failed
 
     # ---- report
 
-    def _fill(self, report: Report, outcomes: Sequence[Outcome]) -> None:
+    def _fill(self, report: Report, outcomes: Sequence[Outcome], more: bool) -> None:
         for outcome in outcomes:
             report.blocks += outcome.blocks
             report.rows += outcome.rows
@@ -337,9 +302,8 @@ class Driver:
             report.behind_seconds = max(report.behind_seconds, outcome.behind_seconds)
         report.parked = len(self._parking.lanes)
         report.holes = sum(len(table.state.holes) for table in self.lake.tables.values())
-        at_tip = bool(outcomes) and all(outcome.at_tip and not outcome.closed for outcome in outcomes)
-        waiting = any(parked.obstacle.reason != "paused" for parked in self._parking.lanes.values())
-        report.caught_up = at_tip and not self._rewinds and not waiting
+        waiting = any(parked.obstacle.reason not in ("paused", "full") for parked in self._parking.lanes.values())
+        report.caught_up = _at_tip(outcomes) and not more and not waiting
 
     def _ensure_database(self, name: str) -> None:
         try:
@@ -355,3 +319,16 @@ class _Timer:
     def stage(self, name: str) -> None:
         now = time.monotonic()
         self._seconds[name], self._last = round(now - self._last, 4), now
+
+
+def _text(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
+
+
+def _at_tip(outcomes: Sequence[Outcome]) -> bool:
+    """Whether all that was readable is read: no shard has ended just now, whose children would be next."""
+    return bool(outcomes) and all(outcome.at_tip and not outcome.closed for outcome in outcomes)
+
+
+def _progresses(outcomes: Sequence[Outcome], source: str) -> Iterator[Progress]:
+    return (item for outcome in outcomes for named, item in outcome.progresses if named == source)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from schemas.position import Line, Position
+
+MAX_REASON: Final = 1_000
+MAX_WHERE: Final = 4_000
+"""Characters. A hole that goes on growing keeps the first reasons and places: a table's property has to stay small."""
 
 
 @dataclass(frozen=True)
 class Hole:
     """The positions (after, last] of a lane. `after` None: from the lane's beginning in this era.
 
-    where: the S3 URI of the raw bytes, where there are any. opened_at: ISO time, UTC.
+    where: S3 URIs of the raw bytes, where there are any, apart by spaces; `<uri>..<sequence number>` stands for all
+    that lie between two of one shard. opened_at: ISO time, UTC.
     """
 
     lane: str
@@ -37,9 +42,10 @@ def add(holes: Sequence[Hole], hole: Hole) -> tuple[Hole, ...]:
     """The holes with one more. It is one with a hole that it continues, which keeps its time and adds the reason."""
     for index, earlier in enumerate(holes):
         if earlier.lane == hole.lane and earlier.last == hole.after:
-            reason = earlier.reason if hole.reason in earlier.reason else f"{earlier.reason}; {hole.reason}"
-            joined = replace(earlier, last=hole.last, reason=reason, where=_joined(earlier.where, hole.where))
-            return (*holes[:index], joined, *holes[index + 1 :])
+            both = earlier.reason if hole.reason in earlier.reason else f"{earlier.reason}; {hole.reason}"
+            where = joined(earlier.where, hole.where)
+            one = replace(earlier, last=hole.last, reason=both[:MAX_REASON], where=where)
+            return (*holes[:index], one, *holes[index + 1 :])
     return (*holes, hole)
 
 
@@ -81,5 +87,28 @@ def from_json(items: Iterable[dict[str, Any]]) -> tuple[Hole, ...]:
     )
 
 
-def _joined(first: str | None, second: str | None) -> str | None:
-    return " ".join(part for part in (first, second) if part) or None
+def without(holes: Iterable[Hole], gone: Hole) -> tuple[Hole, ...]:
+    return tuple(hole for hole in holes if hole != gone)
+
+
+def places(where: str | None) -> list[tuple[str, str]]:
+    """The places of raw bytes, as (URI of the first, sequence number of the last)."""
+    found = []
+    for item in (where or "").split():
+        first, _, last = item.partition("..")
+        found.append((first, last or first.rpartition("/")[2]))
+    return found
+
+
+def joined(first: str | None, second: str | None) -> str | None:
+    """Both places; those in one shard become a range, so that a long hole does not grow without end."""
+    found = places(first)
+    for uri, last in places(second):
+        if found and found[-1][0].rpartition("/")[0] == uri.rpartition("/")[0]:
+            found[-1] = (found[-1][0], last)
+        else:
+            found.append((uri, last))
+    texts = [uri if uri.endswith(f"/{last}") else f"{uri}..{last}" for uri, last in found]
+    while len(" ".join(texts)) > MAX_WHERE:
+        texts.pop()
+    return " ".join(texts) or None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 from urllib.parse import urlparse
 
 import pyarrow as pa
@@ -18,13 +19,22 @@ from glue_streaming import chain, data_files, decode, holes
 from glue_streaming.chain import Duplicate, Fill, Gap, Lane, Load
 from glue_streaming.data_files import WrittenFile
 from glue_streaming.holes import Hole
-from glue_streaming.shards import Start, fetch
+from glue_streaming.raw import RawRange, keep, stored
+from glue_streaming.shards import Record, Start, fetch
 from schemas import block as blocks
 from schemas import control
 from schemas.block import Block, Kind
 from schemas.control import Progress, SnapshotEnd
 from schemas.errors import MalformedBlock, SchemasError
 from schemas.position import Position
+
+_LAKE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,199}")
+MAX_HOLES: Final = 500
+"""Open holes of one lane: they all stand in one property of its table, which the catalog bounds."""
+
+
+def now_text() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 @dataclass(frozen=True, order=True)
@@ -46,11 +56,21 @@ class TableTask:
 
 
 @dataclass(frozen=True)
+class Replay:
+    """Stored raw bytes that are to fill what is open of a lane up to `last`."""
+
+    key: LaneKey
+    last: Position
+    range: RawRange
+
+
+@dataclass(frozen=True)
 class Task:
     """One shard's part of a batch.
 
     parked: lanes to leave alone. paused: tables whose lanes are to be parked. give_up: lanes whose obstacle becomes a
     hole now, with the obstacle that was tried in vain: any other one on the way is news, and parks the lane.
+    replay: read these raw bytes, which came from the shard once, in the place of the shard. at: ISO time of the batch.
     """
 
     batch: int
@@ -65,13 +85,16 @@ class Task:
     parked: frozenset[LaneKey] = frozenset()
     paused: frozenset[tuple[str, str]] = frozenset()
     give_up: Mapping[LaneKey, tuple[GivenUp, ...]] = field(default_factory=dict)
+    replay: Replay | None = None
+    at: str = field(default_factory=now_text)
 
 
 @dataclass(frozen=True)
 class Obstacle:
     """Why a lane stopped, and at which block (its sequence number).
 
-    reason: `schema` (the fingerprint is not one of the table's), `gap` (positions up to `upto` are missing), `paused`.
+    reason: `schema` (the fingerprint is not one of the table's), `gap` (positions up to `upto` are missing), `paused`,
+    `full` (the lane has MAX_HOLES open holes, and its next block would open another one).
     """
 
     reason: str
@@ -82,21 +105,38 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class GivenUp:
-    """An obstacle that did not go away, and why, for the hole that it becomes."""
+    """An obstacle that did not go away, and why, for the hole that it becomes. where: raw bytes that lie in it."""
 
     obstacle: Obstacle
     why: str
+    where: str | None = None
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A record that is no block: of which lane it is, only its partition key may tell."""
+
+    partition_key: str
+    shard: str
+    sequence: str
+    where: str
+    error: str
 
 
 @dataclass
 class Outcome:
     """What a task did. Nothing of it counts before the driver has committed it.
 
+    first_sequence, last_sequence: of the records read. refused: the stream did not know where the task was to start.
+    skipped: parked lanes that were met, with the first record of each that was left alone. voids: snapshot lanes whose
+    end came although something of them is missing.
     stuck: a thread of the process that ran the task hangs for good; start again once the outcome is committed.
     """
 
     shard: str
+    first_sequence: str | None = None
     last_sequence: str | None = None
+    refused: bool = False
     at_tip: bool = False
     closed: bool = False
     behind_seconds: float = 0.0
@@ -105,6 +145,9 @@ class Outcome:
     ends: list[tuple[LaneKey, int, SnapshotEnd]] = field(default_factory=list)
     progresses: list[tuple[str, Progress]] = field(default_factory=list)
     obstacles: dict[LaneKey, Obstacle] = field(default_factory=dict)
+    skipped: dict[LaneKey, str] = field(default_factory=dict)
+    voids: dict[LaneKey, str] = field(default_factory=dict)
+    unreadable: list[Unreadable] = field(default_factory=list)
     blocks: int = 0
     bytes: int = 0
     rows: int = 0
@@ -120,23 +163,42 @@ class _Pending:
     key: LaneKey
     block: Block
     raw: bytes
-    sequence: str
+    record: Record
     after: Position | None = None
     upto: Position | None = None
+    opened_at: str | None = None
 
 
 def load_shard(task: Task, kinesis: Any, s3: Any, io: FileIO) -> Outcome:
     """Reads one shard as far as its bounds allow and writes what it holds. Bad bytes never raise: they become holes."""
+    work = _Work(task, s3, io)
+    if task.replay is not None:
+        return _replayed(work, stored(s3, task.replay.range), task.max_bytes)
     fetched = fetch(
         kinesis, task.stream, task.shard, task.start, max_bytes=task.max_bytes, max_seconds=task.max_seconds
     )
-    work = _Work(task, s3, io)
-    for sequence, data in fetched.records:
-        work.take(sequence, data)
+    for record in fetched.records:
+        work.take(record)
     outcome = work.finish()
-    outcome.last_sequence = fetched.records[-1][0] if fetched.records else None
-    outcome.at_tip, outcome.closed = fetched.at_tip, fetched.closed
+    if fetched.records:
+        outcome.first_sequence, outcome.last_sequence = fetched.records[0].sequence, fetched.records[-1].sequence
+    outcome.at_tip, outcome.closed, outcome.refused = fetched.at_tip, fetched.closed, fetched.refused
     outcome.behind_seconds = fetched.behind_seconds
+    return outcome
+
+
+def _replayed(work: _Work, records: Iterator[Record], max_bytes: int) -> Outcome:
+    """Reads stored records up to the bound; at the tip where there are no more of them."""
+    size, last = 0, None
+    for record in records:
+        if size >= max_bytes:
+            break
+        work.take(record)
+        size, last = size + len(record.data), record.sequence
+    else:
+        last = None
+    outcome = work.finish()
+    outcome.last_sequence, outcome.at_tip = last, last is None
     return outcome
 
 
@@ -148,44 +210,60 @@ class _Work:
         self._outcome = Outcome(task.shard)
         self._pending: dict[tuple[tuple[str, str], str, bytes], list[_Pending]] = defaultdict(list)
 
-    def take(self, sequence: str, data: bytes) -> None:
+    def take(self, record: Record) -> None:
         self._outcome.blocks += 1
-        self._outcome.bytes += len(data)
+        self._outcome.bytes += len(record.data)
         try:
-            block = blocks.decode(data)
+            block = blocks.decode(record.data)
         except SchemasError as error:
-            self._outcome.malformed += 1
-            self._keep_raw("unknown", sequence, data, str(error))
+            self._unreadable("unknown", record, str(error))
             return
         if block.source not in self._task.sources:
             return
         if block.kind is Kind.PROGRESS:
-            self._progress(block, sequence, data)
+            self._progress(block, record)
         else:
-            self._in_lane(LaneKey(block.source, block.table, block.lane), block, sequence, data)
+            self._in_lane(LaneKey(block.source, block.table, block.lane), block, record)
 
     def finish(self) -> Outcome:
         for (table, tier, fingerprint), pending in self._pending.items():
             self._write(table, tier, fingerprint, pending)
-        self._outcome.ends = [end for end in self._outcome.ends if not self._outcome.lanes[end[0]][0].holes]
+        whole = [end for end in self._outcome.ends if not self._outcome.lanes[end[0]][0].holes]
+        for key, _, _ in self._outcome.ends:
+            lacking = self._outcome.lanes[key][0].holes
+            if lacking:
+                self._outcome.voids[key] = f"lane {key.lane} ended with a hole: {lacking[0].reason}"
+        self._outcome.ends = whole
         return self._outcome
 
-    def _progress(self, block: Block, sequence: str, data: bytes) -> None:
+    def _progress(self, block: Block, record: Record) -> None:
         try:
             self._outcome.progresses.append((block.source, control.decode_progress(blocks.datums(block))))
         except SchemasError as error:
-            self._outcome.malformed += 1
-            self._keep_raw(block.source, sequence, data, str(error))
+            self._unreadable(block.source, record, str(error))
 
-    def _in_lane(self, key: LaneKey, block: Block, sequence: str, data: bytes) -> None:
-        if key in self._task.parked or key in self._outcome.obstacles:
+    def _unreadable(self, source: str, record: Record, error: str) -> None:
+        """Its bytes are kept and it is passed: the lane that lacks it shows a gap, which then names it."""
+        self._outcome.malformed += 1
+        where = self._keep_raw(source, record, error)
+        found = Unreadable(record.partition_key, self._task.shard, record.sequence, where, error)
+        self._outcome.unreadable.append(found)
+
+    def _in_lane(self, key: LaneKey, block: Block, record: Record) -> None:
+        if key in self._outcome.obstacles:
+            return
+        if key in self._task.parked:
+            self._outcome.skipped.setdefault(key, record.sequence)
             return
         if (key.source, key.table) in self._task.paused:
-            self._outcome.obstacles[key] = Obstacle("paused", sequence)
+            self._outcome.obstacles[key] = Obstacle("paused", record.sequence)
+            return
+        if not _LAKE_NAME.fullmatch(key.table):
+            self._unreadable(key.source, record, f"no lake table can be called {key.table!r}")
             return
         table = self._task.tables.get((key.source, key.table))
         if table is None:
-            self._outcome.obstacles[key] = Obstacle("schema", sequence, block.schema)
+            self._outcome.obstacles[key] = Obstacle("schema", record.sequence, block.schema)
             return
         snapshot = control.parse_snapshot_lane(key.lane)
         if snapshot is not None and snapshot[0] <= table.activated_through:
@@ -193,49 +271,55 @@ class _Work:
             return
         lane = self._lane(key, table)
         verdict = chain.judge(lane, block.prev, block.last)
-        if isinstance(verdict, Duplicate):
+        if isinstance(verdict, Duplicate) or not self._wanted(key, verdict):
             self._outcome.duplicates += 1
             return
         if isinstance(verdict, Gap):
-            given_up = self._given_up(key, Obstacle("gap", sequence, upto=verdict.upto))
+            given_up = self._given_up(key, Obstacle("gap", record.sequence, upto=verdict.upto))
             if given_up is None:
                 return
-            lane = chain.declare(lane, verdict.upto, given_up.why, _now())
+            if len(lane.holes) >= MAX_HOLES:
+                self._outcome.obstacles[key] = Obstacle("full", record.sequence)
+                return
+            lane = chain.declare(lane, verdict.upto, given_up.why, self._task.at, given_up.where)
             verdict = Load()
         if block.kind in (Kind.DATA, Kind.SNAPSHOT) and block.schema not in table.writers:
-            given_up = self._given_up(key, Obstacle("schema", sequence, block.schema))
+            given_up = self._given_up(key, Obstacle("schema", record.sequence, block.schema))
             if given_up is None:
                 return
-            self._hole(key, lane, verdict, block, sequence, data, given_up.why)
+            self._hole(key, lane, verdict, block, record, given_up.why)
             return
-        self._carry_out(key, lane, verdict, block, sequence, data)
+        self._carry_out(key, lane, verdict, block, record)
 
-    def _carry_out(
-        self, key: LaneKey, lane: Lane, verdict: chain.Verdict, block: Block, sequence: str, data: bytes
-    ) -> None:
+    def _wanted(self, key: LaneKey, verdict: chain.Verdict) -> bool:
+        """A replay fills its own hole and does nothing else: what follows the mark comes from the shard, in order."""
+        replay = self._task.replay
+        if replay is None:
+            return True
+        return key == replay.key and isinstance(verdict, Fill) and verdict.hole.last <= replay.last
+
+    def _carry_out(self, key: LaneKey, lane: Lane, verdict: chain.Verdict, block: Block, record: Record) -> None:
         try:
             raw = blocks.datums(block, self._claimed(block))
             if block.kind is Kind.SNAPSHOT_END:
-                end = control.decode_snapshot_end(raw)
-                if not lane.holes:
-                    self._outcome.ends.append((key, block.last.era, end))
+                self._outcome.ends.append((key, block.last.era, control.decode_snapshot_end(raw)))
             elif block.kind is Kind.REJECT:
                 reject = control.decode_reject(raw)
                 reason = f"rejected: {reject.reason} (key {reject.key})"
-                self._hole(key, lane, verdict, block, sequence, data, reason)
+                self._hole(key, lane, verdict, block, record, reason)
                 return
             else:
-                self._queue(key, verdict, block, raw, sequence)
+                self._queue(key, verdict, block, raw, record)
         except SchemasError as error:
-            self._hole(key, lane, verdict, block, sequence, data, str(error))
+            self._hole(key, lane, verdict, block, record, str(error))
             return
-        self._outcome.lanes[key] = (chain.advance(lane, verdict, block.last), sequence)
+        self._outcome.lanes[key] = (chain.advance(lane, verdict, block.last), record.sequence)
 
-    def _queue(self, key: LaneKey, verdict: chain.Verdict, block: Block, raw: bytes, sequence: str) -> None:
+    def _queue(self, key: LaneKey, verdict: chain.Verdict, block: Block, raw: bytes, record: Record) -> None:
         tier = "staged" if block.kind is Kind.SNAPSHOT else "log"
-        pending = _Pending(key, block, raw, sequence)
+        pending = _Pending(key, block, raw, record)
         if isinstance(verdict, Fill):
-            pending = replace(pending, after=verdict.hole.after, upto=verdict.upto)
+            pending = replace(pending, after=verdict.hole.after, upto=verdict.upto, opened_at=verdict.hole.opened_at)
         self._pending[(key.source, key.table), tier, block.schema].append(pending)
 
     def _given_up(self, key: LaneKey, obstacle: Obstacle) -> GivenUp | None:
@@ -247,15 +331,21 @@ class _Work:
         return None
 
     def _hole(
-        self, key: LaneKey, lane: Lane, verdict: chain.Verdict, block: Block, sequence: str, data: bytes, reason: str
+        self, key: LaneKey, lane: Lane, verdict: chain.Verdict, block: Block, record: Record, reason: str
     ) -> None:
-        """Gives the block up: its bytes are kept, and the mark moves past it, or the hole it was to fill is divided."""
-        where = self._keep_raw(key.source, sequence, data, reason)
+        """Gives the block up: its bytes are kept, and the mark moves past it, or the hole it was to fill is divided.
+
+        A lane that has too many holes already stops instead: its table's property could hold no more of them.
+        """
+        if len(lane.holes) >= MAX_HOLES:
+            self._outcome.obstacles[key] = Obstacle("full", record.sequence)
+            return
+        where = self._keep_raw(key.source, record, reason)
         if isinstance(verdict, Fill):
             lane = _divided(lane, verdict, reason, where)
         else:
-            lane = chain.declare(lane, block.last, reason, _now(), where)
-        self._outcome.lanes[key] = (lane, sequence)
+            lane = chain.declare(lane, block.last, reason, self._task.at, where)
+        self._outcome.lanes[key] = (lane, record.sequence)
 
     def _lane(self, key: LaneKey, table: TableTask) -> Lane:
         moved = self._outcome.lanes.get(key)
@@ -270,12 +360,8 @@ class _Work:
         except (self._s3.exceptions.NoSuchKey, self._s3.exceptions.NoSuchBucket) as error:
             raise MalformedBlock(f"its payload is not where the block claims it to be, at {block.claim}") from error
 
-    def _keep_raw(self, source: str, sequence: str, data: bytes, reason: str) -> str:
-        """The bytes under (shard, sequence number), outside every table's location."""
-        key = f"raw/{source}/{self._task.shard}/{sequence}"
-        metadata = {"reason": reason.encode("ascii", "replace").decode()[:1000]}
-        self._s3.put_object(Bucket=self._task.lake_bucket, Key=key, Body=data, Metadata=metadata)
-        return f"s3://{self._task.lake_bucket}/{key}"
+    def _keep_raw(self, source: str, record: Record, reason: str) -> str:
+        return keep(self._s3, self._task.lake_bucket, source, self._task.shard, record, reason)
 
     def _write(self, table: tuple[str, str], tier: str, fingerprint: bytes, pending: list[_Pending]) -> None:
         shape = self._task.tables[table]
@@ -316,19 +402,19 @@ class _Work:
     def _undecodable(self, item: _Pending, reason: str) -> None:
         """A block that the chain let pass and that does not read: its lane went on, so its hole is added behind."""
         lane, sequence = self._outcome.lanes[item.key]
-        where = self._keep_raw(item.key.source, item.sequence, blocks.encode(item.block), reason)
+        where = self._keep_raw(item.key.source, item.record, reason)
         after, last = (item.block.prev, item.block.last) if item.upto is None else (item.after, item.upto)
-        hole = Hole(item.key.lane, after, last, reason, _now(), where)
+        hole = Hole(item.key.lane, after, last, reason, item.opened_at or self._task.at, where)
         self._outcome.lanes[item.key] = (replace(lane, holes=holes.add(lane.holes, hole)), sequence)
 
 
 def _divided(lane: Lane, fill: Fill, reason: str, where: str) -> Lane:
     """The lane whose hole the block could have filled, and does not: the hole's part up to the block's end stays open
-    for a reason of its own, and what lies behind it can still be filled by the blocks that follow."""
+    for a reason of its own, and what lies behind it can still be filled by the blocks that follow. It is one with a
+    hole that it continues, so that bad blocks in a row do not become as many holes."""
     bad = replace(fill.hole, last=fill.upto, reason=reason, where=where)
     rest = () if fill.upto >= fill.hole.last else (replace(fill.hole, after=fill.upto),)
-    parts = [part for hole in lane.holes for part in ((bad, *rest) if hole == fill.hole else (hole,))]
-    return replace(lane, holes=tuple(parts))
+    return replace(lane, holes=(*holes.add(holes.without(lane.holes, fill.hole), bad), *rest))
 
 
 def _between(rows: pa.Table, after: Position | None, upto: Position | None) -> pa.Table:
@@ -349,7 +435,3 @@ def _compare(rows: pa.Table, bound: Position, strictly: Any, *, or_equal: bool) 
         equal = pc.equal(column, value)
         result = pc.or_(strictly(column, value), pc.and_(equal, result))
     return result
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

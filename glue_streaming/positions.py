@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from glue_streaming.shards import Start
 
 
-class Positions:
-    """The table `shards`: of each, the sequence number before which all is committed, and whether it is drained."""
+@dataclass(frozen=True)
+class Saved:
+    """Where to go on reading, by shard, and the shards that are drained. recreated: they were another stream's."""
 
-    def __init__(self, dynamodb: Any, table_name: str, job: str) -> None:
+    starts: Mapping[str, Start]
+    drained: frozenset[str]
+    recreated: bool
+
+
+class Positions:
+    """The table `shards`: of each, the sequence number before which all is committed, and whether it is drained.
+
+    stream: what tells this stream from an earlier one of the same name, whose shards had the same names.
+    """
+
+    def __init__(self, dynamodb: Any, table_name: str, job: str, stream: str) -> None:
         self._dynamodb = dynamodb
         self._table_name = table_name
         self._job = job
+        self._stream = stream
 
-    def load(self) -> tuple[dict[str, Start], set[str]]:
-        """Where to go on reading, by shard, and the shards that are drained."""
+    def load(self) -> Saved:
+        """What was saved of this stream; positions in an earlier one of its name are left out."""
         pages = self._dynamodb.get_paginator("query").paginate(
             TableName=self._table_name,
             ConsistentRead=True,
@@ -25,13 +39,22 @@ class Positions:
             ExpressionAttributeValues={":job": {"S": self._job}},
         )
         items = [item for page in pages for item in page["Items"]]
-        starts = {item["shard"]["S"]: Start(item["sequence"]["S"]) for item in items if "sequence" in item}
-        return starts, {item["shard"]["S"] for item in items if item["closed"]["BOOL"]}
+        ours = [item for item in items if item.get("stream", {"S": self._stream})["S"] == self._stream]
+        return Saved(
+            starts={item["shard"]["S"]: Start(item["sequence"]["S"]) for item in ours if "sequence" in item},
+            drained=frozenset(item["shard"]["S"] for item in ours if item["closed"]["BOOL"]),
+            recreated=len(ours) < len(items),
+        )
 
     def save(self, changed: Mapping[str, tuple[str | None, bool]]) -> None:
         """Saves (sequence, closed) of the shards that moved."""
         for shard, (sequence, closed) in changed.items():
-            item: dict[str, Any] = {"job": {"S": self._job}, "shard": {"S": shard}, "closed": {"BOOL": closed}}
+            item: dict[str, Any] = {
+                "job": {"S": self._job},
+                "shard": {"S": shard},
+                "stream": {"S": self._stream},
+                "closed": {"BOOL": closed},
+            }
             if sequence is not None:
                 item["sequence"] = {"S": sequence}
             self._dynamodb.put_item(TableName=self._table_name, Item=item)

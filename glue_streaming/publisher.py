@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from glue_streaming import watermark, watermark_view
+from glue_streaming import departures, watermark, watermark_view
 from glue_streaming.fold import line as lines
 from glue_streaming.state import FoldState, StreamState
 from glue_streaming.watermark_view import Entry
@@ -15,6 +15,14 @@ from schemas.control import Progress
 from schemas.position import ORIGIN, Line
 
 _REPUBLISH_SECONDS: Final = 10.0
+
+States = tuple[StreamState, FoldState]
+
+
+class CutViews(Protocol):
+    def take_away(self, table: str, why: str) -> bool: ...
+
+    def bring_back(self, table: str) -> bool: ...
 
 
 @dataclass
@@ -29,6 +37,7 @@ class Publisher:
     source: str
     horizon_seconds: float
     check: Callable[[], None]
+    views: CutViews
     progresses: tuple[Progress, ...] = field(default=())
 
     def take(self, progresses: Iterable[Progress]) -> None:
@@ -40,80 +49,145 @@ class Publisher:
         return max(self.progresses, key=lambda progress: progress.line, default=None)
 
     def publish(
-        self, tables: Mapping[str, tuple[StreamState, FoldState]], paused: Collection[str], now: float
+        self, tables: Mapping[str, States], paused: Collection[str], deadline_seconds: float, now: float
     ) -> Line | None:
         """Rewrites the entry where it says something new; returns the watermark that it wrote. Never backwards.
 
-        tables: the state of every table of the source, read after the last commit. now: epoch seconds.
+        tables: the state of every table of the source, read after the last commit. deadline_seconds: how long a hole
+        may be open before its table leaves the cut. now: epoch seconds.
         """
         if not self.progresses:
             return None
         entry = watermark_view.read(self.glue, self.source)
-        wanted = self._entry(entry, self._with_named(tables), paused, now)
+        wanted = self._entry(entry, self._with_named(tables), paused, deadline_seconds, now)
         if wanted is None or wanted.line is None or not self._is_news(entry, wanted, now):
             return None
         self.check()
-        return wanted.line if watermark_view.write(self.glue, self.source, wanted) else None
+        for table in wanted.left:
+            if table in tables:
+                self.views.take_away(table, wanted.missing[table])
+        if not watermark_view.write(self.glue, self.source, wanted):
+            return None
+        for table in entry.left.keys() - wanted.left.keys():
+            self.views.bring_back(table)
+        return wanted.line
 
     def _entry(
         self,
         entry: Entry,
-        tables: Mapping[str, tuple[StreamState, FoldState]],
+        tables: Mapping[str, States],
         paused: Collection[str],
+        deadline_seconds: float,
         now: float,
     ) -> Entry | None:
         """The entry as it is to be; None while nothing can be said yet."""
-        cut = {table: states for table, states in tables.items() if table not in entry.excluded}
-        newest = watermark.newest(self.progresses, {table: stream for table, (stream, _) in cut.items()})
+        left = self._leaving(entry, tables, deadline_seconds, now)
+        by_operator = entry.excluded - entry.left.keys()
+        gone = by_operator | departures.gone(left, now, self.horizon_seconds)
+        held_by = {table: states for table, states in tables.items() if table not in gone}
+        newest = watermark.newest(
+            self._spoken_of(fold for _, fold in held_by.values()),
+            {table: stream for table, (stream, _) in held_by.items()},
+        )
         ahead = newest is not None and (entry.line is None or newest.line >= entry.line)
         line = newest.line if ahead and newest is not None else entry.line
         committed_at = newest.committed_at if ahead and newest is not None else entry.committed_at
+        table_lines = self._lines(entry, tables)
         repair_lines = {
             table: watermark.repair_line(self.progresses, table, stream, fold.activated_through)
             for table, (stream, fold) in tables.items()
         }
-        table_lines = {
-            table: watermark.table_line(self.progresses, table, stream) or entry.lines.get(table, ORIGIN)
-            for table, (stream, _) in tables.items()
-        }
         self.progresses = watermark.kept(self.progresses, line)
         if line is None:
             return None
+        ring = watermark.ring_with(entry.ring, line, now, self.horizon_seconds)
+        aged = watermark.aged(ring, self.horizon_seconds)
+        left = {
+            table: at
+            for table, at in left.items()
+            if table in tables and not departures.mended(*tables[table], table_lines[table], line, aged)
+        }
+        cut = {table: states for table, states in tables.items() if table not in by_operator and table not in left}
+        return Entry(
+            line=line,
+            committed_at=committed_at or datetime.fromtimestamp(now, UTC),
+            ring=ring,
+            lines=table_lines,
+            repair_lines={table: item for table, item in repair_lines.items() if item is not None},
+            excluded=by_operator | left.keys(),
+            left=left,
+            frozen_by=_frozen_by(cut, paused, self._newest_era),
+            missing={table: _missing(tables[table][0]) for table in left},
+            closure=self._closure(entry, cut, repair_lines, line, now),
+            version=entry.version,
+        )
+
+    def _leaving(
+        self, entry: Entry, tables: Mapping[str, States], deadline_seconds: float, now: float
+    ) -> dict[str, float]:
+        """The tables that have left, and those that do now: never one that the cut is closed for."""
+        waited_for = entry.closure.waits_for if entry.closure is not None else {}
+        leaving = {
+            table: now
+            for table, (stream, _) in tables.items()
+            if table not in entry.excluded
+            and table not in waited_for
+            and departures.overdue(stream.data_holes, now, deadline_seconds) is not None
+        }
+        return {**leaving, **entry.left}
+
+    def _closure(
+        self, entry: Entry, cut: Mapping[str, States], repair_lines: Mapping[str, Line | None], line: Line, now: float
+    ) -> lines.Closure | None:
         wanted = {
             table: close
             for table, (stream, fold) in cut.items()
             if (close := lines.repair(stream, fold, repair_lines[table])) is not None
         }
-        return Entry(
-            line=line,
-            committed_at=committed_at or datetime.fromtimestamp(now, UTC),
-            ring=watermark.ring_with(entry.ring, line, now, self.horizon_seconds),
-            lines=table_lines,
-            repair_lines={table: item for table, item in repair_lines.items() if item is not None},
-            excluded=entry.excluded,
-            frozen_by=_frozen_by(cut, paused),
-            closure=lines.closure(entry.closure, wanted, {table: fold for table, (_, fold) in cut.items()}, line, now),
-            version=entry.version,
-        )
+        folds = {table: fold for table, (_, fold) in cut.items()}
+        return lines.closure(entry.closure, lines.together(wanted, folds, self._newest_era), folds, line, now)
+
+    def _lines(self, entry: Entry, tables: Mapping[str, States]) -> dict[str, Line]:
+        return {
+            table: watermark.table_line(self._spoken_of([fold]), table, stream) or entry.lines.get(table, ORIGIN)
+            for table, (stream, fold) in tables.items()
+        }
+
+    def _spoken_of(self, folds: Iterable[FoldState]) -> list[Progress]:
+        """The progress records of eras that all these tables have entered."""
+        known = list(folds)
+        return [item for item in self.progresses if all(lines.continues(fold, item.era) for fold in known)]
+
+    @property
+    def _newest_era(self) -> int:
+        return 0 if self.newest is None else self.newest.era
 
     def _is_news(self, entry: Entry, wanted: Entry, now: float) -> bool:
         """Whether anything but the ring differs, or the ring needs an entry: a fold ages by the newest one's clock."""
         same = (
-            (entry.line, entry.lines, entry.repair_lines, entry.closure, entry.frozen_by)
-            == (wanted.line, wanted.lines, wanted.repair_lines, wanted.closure, wanted.frozen_by)
+            (entry.line, entry.lines, entry.repair_lines, entry.closure, entry.frozen_by, entry.left)
+            == (wanted.line, wanted.lines, wanted.repair_lines, wanted.closure, wanted.frozen_by, wanted.left)
         )  # fmt: skip
         spacing = min(_REPUBLISH_SECONDS, self.horizon_seconds / 2)
         return not same or not entry.ring or now - entry.ring[-1].at >= spacing
 
-    def _with_named(
-        self, tables: Mapping[str, tuple[StreamState, FoldState]]
-    ) -> dict[str, tuple[StreamState, FoldState]]:
+    def _with_named(self, tables: Mapping[str, States]) -> dict[str, States]:
         """With the tables that progress records name and the lake has not yet got: they hold nothing."""
         named = {end.table for progress in self.progresses for end in progress.vector}
         return {table: (StreamState(), FoldState()) for table in named} | dict(tables)
 
 
-def _frozen_by(cut: Mapping[str, tuple[StreamState, FoldState]], paused: Collection[str]) -> dict[str, str]:
+def _frozen_by(cut: Mapping[str, States], paused: Collection[str], era: int) -> dict[str, str]:
     """Table to reason, for what holds the watermark back until somebody does something."""
+    behind = {
+        table: f"era {era} waits for a snapshot of it"
+        for table, (_, fold) in cut.items()
+        if not lines.continues(fold, era)
+    }
     holes = {table: stream.data_holes[0].reason for table, (stream, _) in cut.items() if stream.data_holes}
-    return {table: "paused" for table in paused if table in cut} | holes
+    return behind | {table: "paused" for table in paused if table in cut} | holes
+
+
+def _missing(stream: StreamState) -> str:
+    """Why a table is out of the cut; also while it is mended and has not caught up yet."""
+    return stream.data_holes[0].reason if stream.data_holes else "it is mended, and catches up"

@@ -46,16 +46,27 @@ class Shard:
 
 
 @dataclass(frozen=True)
+class Record:
+    """A Kinesis record. partition_key: names the lane for people, and is the only hint where the data is damaged."""
+
+    sequence: str
+    data: bytes
+    partition_key: str = ""
+
+
+@dataclass(frozen=True)
 class Fetched:
-    """Records of a shard, in order, as (sequence number, data).
+    """Records of a shard, in order.
 
     at_tip: nothing more was there when it was read. closed: the shard has ended and is read to its end.
+    refused: the stream did not know the sequence number to start at, so the oldest record kept was the start.
     """
 
-    records: tuple[tuple[str, bytes], ...]
+    records: tuple[Record, ...]
     at_tip: bool
     closed: bool
     behind_seconds: float
+    refused: bool = False
 
 
 def readable(shards: Mapping[str, Shard], drained: Collection[str]) -> list[str]:
@@ -69,6 +80,31 @@ def readable(shards: Mapping[str, Shard], drained: Collection[str]) -> list[str]
         for name, shard in sorted(shards.items())
         if name not in drained and all(parent in drained or parent not in shards for parent in shard.parents)
     ]
+
+
+def lineage(shards: Mapping[str, Shard], hash_key: int, since: str | None = None) -> list[str]:
+    """The listed shards in which a lane with that hash key lay or lies, oldest first.
+
+    since: only from this one on; from the oldest where it is not listed.
+    """
+    holding = {name: shard for name, shard in shards.items() if shard.lowest_hash <= hash_key <= shard.highest_hash}
+    ordered: list[str] = []
+    while len(ordered) < len(holding):
+        ready = [
+            name
+            for name, shard in sorted(holding.items())
+            if name not in ordered and all(p in ordered or p not in holding for p in shard.parents)
+        ]
+        if not ready:
+            break
+        ordered += ready
+    return ordered[ordered.index(since) :] if since in ordered else ordered
+
+
+def identity(kinesis: Any, stream: str) -> str:
+    """What tells a stream from an earlier one of the same name: when it was created."""
+    summary = kinesis.describe_stream_summary(StreamName=stream)["StreamDescriptionSummary"]
+    return f"{summary['StreamARN']} {summary['StreamCreationTimestamp'].timestamp():.3f}"
 
 
 def list_shards(kinesis: Any, stream: str) -> dict[str, Shard]:
@@ -103,13 +139,14 @@ def fetch(
 ) -> Fetched:
     """Reads on through empty pages until the tip, the shard's end, or a bound; throttles and expiry are waited out."""
     deadline = clock() + max_seconds
-    records: list[tuple[str, bytes]] = []
-    size, behind = 0, 0.0
+    records: list[Record] = []
+    size, behind, refused = 0, 0.0, False
     iterator: str | None = None
     while size < max_bytes:
-        if iterator is None:
-            iterator = _iterator(kinesis, stream, shard, Start(records[-1][0]) if records else start)
         try:
+            if iterator is None:
+                iterator, unknown = _iterator(kinesis, stream, shard, Start(records[-1].sequence) if records else start)
+                refused |= unknown
             page = kinesis.get_records(ShardIterator=iterator, Limit=10_000)
         except ClientError as error:
             code = error.response["Error"]["Code"]
@@ -123,19 +160,28 @@ def fetch(
                 raise
             continue
         for record in page["Records"]:
-            records.append((record["SequenceNumber"], record["Data"]))
+            records.append(Record(record["SequenceNumber"], record["Data"], record.get("PartitionKey", "")))
             size += len(record["Data"])
         behind = page.get("MillisBehindLatest", 0) / 1000
         iterator = page.get("NextShardIterator")
         if iterator is None:
-            return Fetched(tuple(records), at_tip=True, closed=True, behind_seconds=0.0)
+            return Fetched(tuple(records), at_tip=True, closed=True, behind_seconds=0.0, refused=refused)
         if behind == 0:
-            return Fetched(tuple(records), at_tip=True, closed=False, behind_seconds=0.0)
+            return Fetched(tuple(records), at_tip=True, closed=False, behind_seconds=0.0, refused=refused)
         if clock() >= deadline:
             break
-    return Fetched(tuple(records), at_tip=False, closed=False, behind_seconds=behind)
+    return Fetched(tuple(records), at_tip=False, closed=False, behind_seconds=behind, refused=refused)
 
 
-def _iterator(kinesis: Any, stream: str, shard: str, start: Start) -> str:
-    answer = kinesis.get_shard_iterator(StreamName=stream, ShardId=shard, **start.iterator())
-    return str(answer["ShardIterator"])
+def _iterator(kinesis: Any, stream: str, shard: str, start: Start) -> tuple[str, bool]:
+    """An iterator, and whether the stream refused the sequence number: it was created anew under its old name.
+
+    From the oldest record on, marks drop what was loaded; nothing is passed over.
+    """
+    request = {"StreamName": stream, "ShardId": shard}
+    try:
+        return str(kinesis.get_shard_iterator(**request, **start.iterator())["ShardIterator"]), False
+    except ClientError as error:
+        if start.sequence is None or error.response["Error"]["Code"] != "InvalidArgumentException":
+            raise
+    return str(kinesis.get_shard_iterator(**request, **Start().iterator())["ShardIterator"]), True

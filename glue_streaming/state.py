@@ -15,6 +15,7 @@ from schemas.position import ORIGIN, Line, Position
 EPOCH: Final = "headrace.epoch"
 MARKS: Final = "headrace.marks"
 HOLES: Final = "headrace.holes"
+ACCEPTED: Final = "headrace.accepted"
 SNAPSHOTS: Final = "headrace.snapshots"
 TOTALS: Final = "headrace.totals"
 FOLD_LINE: Final = "headrace.fold.line"
@@ -24,6 +25,8 @@ FOLDED_AT: Final = "headrace.fold.at"
 SOURCE: Final = "headrace.source"
 TABLE: Final = "headrace.table"
 KEY: Final = "headrace.key"
+MAX_ACCEPTED: Final = 200
+"""How many acceptances the property keeps, the newest ones; the Iceberg table `holes` keeps all."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,20 @@ class EndedGroup:
 
 @dataclass(frozen=True)
 class SnapshotState:
-    """A snapshot that was announced for the table: `low` bounds its consistent points from below."""
+    """A snapshot that was announced for the table: `low` bounds its consistent points from below.
+
+    void: why the streaming job gave it up, although its source did not: it stays abandoned whatever is announced.
+    """
 
     low: int
     groups: int | None = None
     ended: Mapping[int, EndedGroup] = field(default_factory=dict)
     abandoned: bool = False
     era: int = 1
+    void: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "abandoned", self.abandoned or self.void is not None)
 
     @property
     def complete(self) -> bool:
@@ -85,6 +95,16 @@ class Totals:
 
 
 @dataclass(frozen=True)
+class Accepted:
+    """A hole that somebody accepted: its positions stay missing for good. at: ISO time, UTC."""
+
+    hole: Hole
+    by: str
+    because: str
+    at: str
+
+
+@dataclass(frozen=True)
 class StreamState:
     """What the streaming job keeps in the table."""
 
@@ -93,6 +113,7 @@ class StreamState:
     holes: tuple[Hole, ...] = ()
     snapshots: Mapping[int, SnapshotState] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
+    accepted: tuple[Accepted, ...] = ()
 
     @property
     def data_holes(self) -> tuple[Hole, ...]:
@@ -117,6 +138,19 @@ class StreamState:
             marks[lane.name] = Mark(lane.mark, shard, sequence)
         return replace(self, marks=marks, holes=(*others, *lane.holes))
 
+    def accept(self, accepted: Accepted) -> StreamState:
+        """The state with one of its holes closed for good, and who did it on record."""
+        return replace(
+            self,
+            holes=holes.without(self.holes, accepted.hole),
+            accepted=(*self.accepted, accepted)[-MAX_ACCEPTED:],
+        )
+
+    def voided(self, snapshot: int, era: int, why: str) -> StreamState:
+        """The state with a snapshot given up: it holds F no more, and another one has to take its place."""
+        known = self.snapshots.get(snapshot, SnapshotState(low=0, era=era))
+        return replace(self, snapshots={**self.snapshots, snapshot: replace(known, void=why)})
+
     def without_snapshots_through(self, activated: int) -> StreamState:
         """The state less the snapshots that the fold has taken in, their lanes' marks, and the holes they closed."""
         taken = self.snapshots.get(activated)
@@ -139,6 +173,7 @@ class StreamState:
             HOLES: _dump(holes.to_json(self.holes)),
             SNAPSHOTS: _dump({str(number): _snapshot_json(state) for number, state in self.snapshots.items()}),
             TOTALS: _dump([self.totals.rows, self.totals.bytes, self.totals.files]),
+            **({ACCEPTED: _dump([_accepted_json(item) for item in self.accepted])} if self.accepted else {}),
         }
 
 
@@ -192,6 +227,7 @@ def stream_state(properties: Mapping[str, str]) -> StreamState:
             int(number): _snapshot(item) for number, item in json.loads(properties.get(SNAPSHOTS, "{}")).items()
         },
         totals=Totals(*json.loads(properties.get(TOTALS, "[0,0,0]"))),
+        accepted=tuple(_accepted(item) for item in json.loads(properties.get(ACCEPTED, "[]"))),
     )
 
 
@@ -220,6 +256,7 @@ def _snapshot_json(state: SnapshotState) -> dict[str, Any]:
         "low": state.low,
         "groups": state.groups,
         "abandoned": state.abandoned,
+        **({} if state.void is None else {"void": state.void}),
         "ended": {str(number): vars(group) for number, group in state.ended.items()},
     }
 
@@ -231,9 +268,20 @@ def _snapshot(item: dict[str, Any]) -> SnapshotState:
         ended={int(number): _group(group) for number, group in item["ended"].items()},
         abandoned=item["abandoned"],
         era=item["era"],
+        void=item.get("void"),
     )
 
 
 def _group(item: dict[str, Any]) -> EndedGroup:
     bounds = {name: None if item[name] is None else tuple(item[name]) for name in ("key_from", "key_to")}
     return EndedGroup(**{**item, **bounds})
+
+
+def _accepted_json(item: Accepted) -> dict[str, Any]:
+    (hole,) = holes.to_json([item.hole])
+    return {"hole": hole, "by": item.by, "because": item.because, "at": item.at}
+
+
+def _accepted(item: dict[str, Any]) -> Accepted:
+    (hole,) = holes.from_json([item["hole"]])
+    return Accepted(hole, item["by"], item["because"], item["at"])

@@ -45,12 +45,16 @@ def table_line(progresses: Iterable[Progress], table: str, state: StreamState, a
 
 
 def repair_line(progresses: Iterable[Progress], table: str, state: StreamState, activated_through: int) -> Line | None:
-    """L for activating the table's newest complete snapshot: the holes that the snapshot repairs do not count."""
+    """L for activating the table's newest complete snapshot: the holes that the snapshot repairs do not count.
+
+    In the snapshot's era: it does not say what a later one made of its rows.
+    """
     number = newest_complete(state.snapshots, activated_through)
     if number is None:
         return None
     snapshot = state.snapshots[number]
-    return table_line(progresses, table, state, above=Line(snapshot.era, snapshot.lowest))
+    same_era = [progress for progress in progresses if progress.era == snapshot.era]
+    return table_line(same_era, table, state, above=Line(snapshot.era, snapshot.lowest))
 
 
 def kept(progresses: Sequence[Progress], watermark: Line | None, limit: int = 64) -> tuple[Progress, ...]:

@@ -18,6 +18,7 @@ VIEW: Final = "watermark"
 WATERMARK: Final = "headrace.watermark"
 COMMITTED_AT: Final = "headrace.committed_at"
 STATUS: Final = "headrace.status"
+LEFT: Final = "headrace.left"
 _COLUMNS: Final = (
     ("era", "integer", "int"),
     ("lsn", "bigint", "bigint"),
@@ -30,9 +31,11 @@ class Entry:
     """What the catalog holds of a source's watermark. line None: nothing was published yet.
 
     committed_at: the source's time at the line. ring: oldest first. lines: L of every table, in the cut or not.
-    repair_lines: L for the activation of a table's complete snapshot, where there is one. frozen_by: table to reason,
-    where a hole or a pause holds the watermark back. closure: set while the cut is closed, and every query over it
-    raises. version: the catalog's, None where there is no entry yet.
+    repair_lines: L for the activation of a table's complete snapshot, where there is one. excluded: tables that folds
+    give no cut view. left: those among them that left by themselves, and when (epoch seconds). frozen_by: table to
+    reason, where a hole or a pause holds the watermark back. missing: table to reason, of those that left. closure:
+    set while the cut is closed, and every query over it raises. version: the catalog's, None where there is no entry
+    yet.
     """
 
     line: Line | None = None
@@ -41,7 +44,9 @@ class Entry:
     lines: Mapping[str, Line] = field(default_factory=dict)
     repair_lines: Mapping[str, Line] = field(default_factory=dict)
     excluded: frozenset[str] = frozenset()
+    left: Mapping[str, float] = field(default_factory=dict)
     frozen_by: Mapping[str, str] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     closure: Closure | None = None
     version: str | None = None
 
@@ -56,6 +61,7 @@ def read(glue: Any, source: str) -> Entry:
     line = parameters.get(WATERMARK)
     committed_at = parameters.get(COMMITTED_AT)
     cut = cut_of(parameters)
+    status = json.loads(parameters.get(STATUS, "{}"))
     return Entry(
         line=Line(*(int(part) for part in line.split(","))) if line else None,
         committed_at=datetime.fromisoformat(committed_at) if committed_at else None,
@@ -63,7 +69,9 @@ def read(glue: Any, source: str) -> Entry:
         lines=cut.lines,
         repair_lines=cut.repair_lines,
         excluded=cut.excluded,
-        frozen_by=json.loads(parameters.get(STATUS, "{}")).get("frozen_by", {}),
+        left=json.loads(parameters.get(LEFT, "{}")),
+        frozen_by=status.get("frozen_by", {}),
+        missing=status.get("missing", {}),
         closure=cut.closure,
         version=table.get("VersionId", "0"),
     )
@@ -83,7 +91,10 @@ def write(glue: Any, source: str, entry: Entry) -> bool:
         LINES: json.dumps({table: list(item) for table, item in entry.lines.items()}),
         REPAIR_LINES: json.dumps({table: list(item) for table, item in entry.repair_lines.items()}),
         CLOSURE: json.dumps(None if closure is None else {"at": closure.at, "waits_for": dict(closure.waits_for)}),
-        STATUS: json.dumps({"frozen_by": dict(entry.frozen_by), "closed": closure is not None}),
+        STATUS: json.dumps(
+            {"frozen_by": dict(entry.frozen_by), "missing": dict(entry.missing), "closed": closure is not None}
+        ),
+        LEFT: json.dumps(dict(entry.left)),
         EXCLUDED: json.dumps(sorted(entry.excluded)),
     }
     table_input = _table_input(database(source), _sql(source, entry.line, entry.committed_at, closure), parameters)

@@ -72,7 +72,8 @@ def activation(
     aged: the aged watermark. line: L of the table, ignoring holes wholly below the snapshot's lowest consistent point
     (`watermark.repair_line`). No ageing is needed where no query can hold an older watermark of the table's cut view:
     first: the table was never activated, so it has no view. closed: the cut was closed for it (`Closure.clears`).
-    A later snapshot that is announced bounds F here as well, or its own activation would miss changes.
+    A later snapshot that is announced bounds F here as well, or its own activation would miss changes. The line lies
+    in the snapshot's era: a snapshot does not carry a table into the next one.
     """
     number = newest_complete(snapshots, activated_through)
     ageing = [] if first or closed else [aged]
@@ -81,11 +82,12 @@ def activation(
         return None
     upto = min([*bounds, *_frozen(snapshots, number)])
     state = snapshots[number]
-    return Activation(number, upto) if upto >= Line(state.era, state.highest) else None
+    return Activation(number, upto) if upto >= Line(state.era, state.highest) and upto.era == state.era else None
 
 
 def repair(state: StreamState, fold: FoldState, repair_line: Line | None) -> CloseCut | None:
-    """Whether the table's newest complete snapshot could be activated if the watermark were not held by its own hole.
+    """Whether the table's newest complete snapshot could be activated if the watermark were not held by its own hole,
+    or by an era in which the table was not activated yet.
 
     A table that was never activated needs no closing: it has no view.
     """
@@ -95,7 +97,25 @@ def repair(state: StreamState, fold: FoldState, repair_line: Line | None) -> Clo
     snapshot = state.snapshots[number]
     repaired = any(hole.ends_below(Line(snapshot.era, snapshot.lowest)) for hole in state.data_holes)
     reached = min([repair_line, *_frozen(state.snapshots, number)]) >= Line(snapshot.era, snapshot.highest)
-    return CloseCut(number) if repaired and reached else None
+    crosses = snapshot.era > fold.line.era
+    return CloseCut(number) if (repaired or crosses) and reached else None
+
+
+def continues(fold: FoldState, era: int) -> bool:
+    """Whether a table's rows say something of an era: its views show nothing yet, or a state of that era.
+
+    Between eras the source was out of sight; only a snapshot says what became of the rows before.
+    """
+    return fold.activated_through == 0 or fold.line.era >= era
+
+
+def together(wanted: Mapping[str, CloseCut], folds: Mapping[str, FoldState], era: int) -> dict[str, CloseCut]:
+    """The closings that are worth it: tables enter a new era together, or the cut would be closed from the first
+    table's snapshot to the last one's. folds: of the tables in the cut. era: the newest one that was heard of."""
+    behind = {table for table, fold in folds.items() if not continues(fold, era)}
+    if behind <= set(wanted):
+        return dict(wanted)
+    return {table: close for table, close in wanted.items() if table not in behind}
 
 
 def closure(

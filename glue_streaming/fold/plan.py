@@ -71,7 +71,7 @@ def work(
     aged, line = cut.aged(settings.horizon_seconds), cut.lines.get(table)
     waiting = tail(stream, fold)
     first = fold.activated_through == 0
-    reachable = _first_line(table, line, cut) if first else cut.repair_lines.get(table, line)
+    reachable = cut.repair_lines.get(table, line)
     closed = _closed(table, cut, settings.horizon_seconds)
     active = activation(stream.snapshots, fold.activated_through, aged, reachable, first=first, closed=closed)
     if active is not None:
@@ -136,16 +136,6 @@ def settings_from(items: Mapping[str, str], horizon_seconds: float | None) -> Fo
 def tables_of(names: Sequence[str], source: str) -> list[str]:
     """The tables of one source among `source.table` names."""
     return [name.removeprefix(f"{source}.") for name in names if name.startswith(f"{source}.")]
-
-
-def _first_line(table: str, line: Line | None, cut: Cut) -> Line | None:
-    """How far a first activation may go: no view of the table was read yet, so the watermark need not be aged.
-
-    Not above it, though, where the table is in the cut: its cut view would show rows from beyond the cut.
-    """
-    if table in cut.excluded:
-        return line
-    return None if line is None or cut.newest is None else min(line, cut.newest)
 
 
 def _closed(table: str, cut: Cut, horizon_seconds: float) -> bool:

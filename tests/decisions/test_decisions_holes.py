@@ -13,8 +13,21 @@ def hole(after: int | None, last: int, reason: str = "gap", where: str | None = 
 
 def test_decisions_holes_adjacent_ones_are_one() -> None:
     """A hole that continues another joins it, with both reasons and the places of both's raw bytes."""
-    joined = holes.add([hole(10, 20, where="s3://a")], hole(20, 30, "checksum", "s3://b"))
-    assert joined == (hole(10, 30, "gap; checksum", "s3://a s3://b"),)
+    joined = holes.add([hole(10, 20, where="s3://b/raw/a/1")], hole(20, 30, "checksum", "s3://b/raw/b/5"))
+    assert joined == (hole(10, 30, "gap; checksum", "s3://b/raw/a/1 s3://b/raw/b/5"),)
+
+
+def test_decisions_holes_places_in_one_shard_are_a_range_and_stay_few() -> None:
+    """A thousand bad blocks in a row are one hole whose text does not grow with them."""
+    several: tuple[Hole, ...] = ()
+    for n in range(1000):
+        several = holes.add(several, hole(n, n + 1, f"bad {n}", f"s3://b/raw/s/{n + 1}"))
+    (one,) = several
+    assert holes.places(one.where) == [("s3://b/raw/s/1", "1000")]
+    assert len(one.reason) <= holes.MAX_REASON
+    for shard in range(1000):
+        one = holes.add([one], hole(one.last.lsn, one.last.lsn + 1, "bad", f"s3://b/raw/{shard}/1"))[0]
+    assert len(one.where or "") <= holes.MAX_WHERE
 
 
 def test_decisions_holes_apart_or_in_other_lanes_stay_apart() -> None:

@@ -112,7 +112,7 @@ def test_decisions_line_repair_closes_the_cut_only_where_it_helps(
     state: StreamState, folded: int, own: Line | None, expected: CloseCut | None
 ) -> None:
     """There is a hole that the snapshot repairs, the activation could follow at once, and the table has views."""
-    assert repair(state, FoldState(activated_through=folded), own) == expected
+    assert repair(state, FoldState(line(40), folded), own) == expected
 
 
 def test_decisions_line_closure_from_closing_to_opening() -> None:

@@ -76,19 +76,24 @@ def test_an_announced_snapshot_holds_the_line_below_it() -> None:
     assert held is not None and held.line == Line(1, 129)
 
 
-def test_a_first_activation_goes_to_the_watermark_and_not_beyond() -> None:
-    """It needs no aged watermark, but stays at or below the newest; an excluded table has only its own line."""
+def test_a_first_activation_goes_as_far_as_the_table_is_complete() -> None:
+    """No view of it stands yet, so the watermark does not bound it: its own hole may be what holds the watermark."""
     complete = SnapshotState(low=140, groups=1, ended={0: EndedGroup(1, 150, None, None, 0)})
     stream = replace(tail(10), snapshots={1: complete})
-    young = cut((160, 1.0))
-    first = due(stream, FoldState(), young)
-    assert first is not None and first.kind == "activate" and first.line == Line(1, 160)
-    assert due(stream, FoldState(), cut((140, 1.0))) is None
-    assert due(stream, FoldState(), Cut()) is None
-    alone = due(stream, FoldState(), cut((140, 1.0), excluded=("t",)))
-    assert alone is not None and alone.line == Line(1, 200)
+    held = cut((130, 1.0), line=130)
+    assert due(stream, FoldState(), held) is None
+    first = due(stream, FoldState(), replace(held, repair_lines={"t": Line(1, 200)}))
+    assert first is not None
+    assert (first.kind, first.snapshot, first.line) == ("activate", 1, Line(1, 200))
     later = replace(FOLDED, activated_through=0 + 1)
-    assert due(replace(stream, snapshots={2: complete}), later, young) is None
+    assert due(replace(stream, snapshots={2: complete}), later, cut((160, 1.0))) is None
+
+
+def test_a_snapshot_takes_a_table_no_further_than_its_era() -> None:
+    """What became of its rows in a later era only that era's own snapshot says."""
+    complete = SnapshotState(low=140, groups=1, ended={0: EndedGroup(1, 150, None, None, 0)})
+    beyond = replace(cut((160, 1.0)), repair_lines={"t": Line(2, 10)})
+    assert due(replace(tail(10), snapshots={1: complete}), FoldState(), beyond) is None
 
 
 def test_a_repair_goes_beyond_the_watermark_once_the_cut_was_closed_for_it() -> None:

@@ -11,13 +11,20 @@ from typing import Any
 import fastavro
 import pytest
 
+from glue_streaming import watermark_view
+from glue_streaming.aws import Aws
+from glue_streaming.batch import Driver, Report
+from glue_streaming.lake_table import identifier
+from glue_streaming.load import Outcome, Task, load_shard
+from glue_streaming.settings import parse_arguments
+from glue_streaming.state import StreamState
 from localaws.process import LocalAws, running
 from schemas import block as blocks
 from schemas import control
 from schemas.block import Block, Codec, Kind
 from schemas.change_record import Column, TableSchema
 from schemas.control import Announcement, LaneEnd, Progress, SnapshotEnd
-from schemas.position import Position
+from schemas.position import Line, Position
 from schemas.registry import Registry
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -43,6 +50,7 @@ class World:
     stream: str
     bucket: str
     prefix: str
+    era: int = 1
     last: dict[tuple[str, str], Position] = field(default_factory=dict)
     sent: list[tuple[str, str, bytes]] = field(default_factory=list)
 
@@ -70,18 +78,20 @@ class World:
         self, schema: TableSchema, lsn: int, rows: Sequence[dict[str, Any]], *, lane: str = "0", op: str = "c"
     ) -> Block:
         """The next data block of a lane: one transaction at `lsn`. It is chained, but not sent."""
-        return self._block(Kind.DATA, schema, lane, [(Position(1, lsn, n), op, row) for n, row in enumerate(rows)])
+        return self._block(
+            Kind.DATA, schema, lane, [(Position(self.era, lsn, n), op, row) for n, row in enumerate(rows)]
+        )
 
     def snapshot(
         self, schema: TableSchema, point: int, rows: Sequence[dict[str, Any]], *, lane: str, first: int = 0
     ) -> Block:
         """Rows of a snapshot that was read at consistent point `point`, from ordinal `first` on."""
-        positions = [(Position(1, point - 1, first + n), "r", row) for n, row in enumerate(rows)]
+        positions = [(Position(self.era, point - 1, first + n), "r", row) for n, row in enumerate(rows)]
         return self._block(Kind.SNAPSHOT, schema, lane, positions)
 
     def snapshot_end(self, table: str, end: SnapshotEnd) -> Block:
         lane = control.snapshot_lane(end.snapshot, end.group, end.attempt)
-        last = Position(1, end.consistent_point - 1, end.count)
+        last = Position(self.era, end.consistent_point - 1, end.count)
         return self._control(Kind.SNAPSHOT_END, table, lane, last, control.encode_snapshot_end(end))
 
     def reject(self, table: str, at: Position, reason: str, *, lane: str = "0") -> Block:
@@ -93,13 +103,20 @@ class World:
     ) -> Block:
         """What the agent says once everything so far was accepted; `vector` to say something else."""
         ends = tuple(
-            LaneEnd(table, lane, last) for (table, lane), last in self.last.items() if not lane.startswith("s")
+            LaneEnd(table, lane, last)
+            for (table, lane), last in self.last.items()
+            if not lane.startswith("s") and last.era == self.era
         )
         datum = control.encode_progress(
-            Progress(1, through, NOW, ends if vector is None else tuple(vector), tuple(announced))
+            Progress(self.era, through, NOW, ends if vector is None else tuple(vector), tuple(announced))
         )
-        at = Position(1, through, 0)
+        at = Position(self.era, through, 0)
         return _built(Kind.PROGRESS, self.source, "", control.CONTROL_LANE, blocks.NO_SCHEMA, None, at, at, 1, datum)
+
+    def raise_era(self) -> None:
+        """Continuity with the source broke: every lane begins anew."""
+        self.era += 1
+        self.last.clear()
 
     def send(self, *several: Block) -> None:
         for block in several:
@@ -204,6 +221,103 @@ def make_world(aws_server: LocalAws) -> Callable[..., World]:
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
     return make_world()
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Job:
+    """A driver, batch by batch, without Spark, on a clock that only `run` moves.
+
+    wrap: what the tasks use in the place of their Kinesis client.
+    """
+
+    def __init__(self, world: World, wrap: Callable[[Any], Any] = lambda client: client, **arguments: str) -> None:
+        self.world, self.wrap, self.arguments = world, wrap, arguments
+        self.clock = Clock()
+        self.aws = Aws()
+        self.driver = self.another()
+
+    def another(self) -> Driver:
+        """One more driver of the same job, on the same clock."""
+
+        def run(tasks: Sequence[Task]) -> list[Outcome]:
+            kinesis = self.wrap(self.aws.client("kinesis"))
+            return [load_shard(task, kinesis, self.aws.client("s3"), self.aws.io) for task in tasks]
+
+        return Driver(self.aws, parse_arguments(self.world.arguments(**self.arguments)), run, self.clock)
+
+    def restart(self) -> None:
+        """The process is lost, with all that it held in memory."""
+        self.driver = self.another()
+
+    def run(self, times: int = 4, seconds: float = 5.0) -> Report:
+        """That many batches, each with the seconds behind it; the last one's report."""
+        for _ in range(times):
+            report = self.driver.run_batch()
+            self.clock.now += seconds
+        return report
+
+    def state(self, table: str = "orders") -> StreamState:
+        return self.driver.lake.tables[self.world.source, table].state
+
+    def table(self, table: str = "orders") -> Any:
+        return self.aws.catalog.load_table(identifier(self.world.source, table))
+
+    def rows(self, table: str = "orders") -> list[dict[str, Any]]:
+        """All rows, in the order of their positions."""
+        found = self.table(table).scan().to_arrow().to_pylist()
+        return sorted(found, key=lambda row: (row["_era"], row["_lsn"], row["_idx"]))
+
+    def ids(self, table: str = "orders") -> list[int]:
+        return [row["id"] for row in self.rows(table)]
+
+    def entry(self) -> watermark_view.Entry:
+        return watermark_view.read(self.aws.client("glue"), self.world.source)
+
+    def watermark(self) -> Line | None:
+        return self.entry().line
+
+    def set(self, name: str, value: str) -> None:
+        """A setting of the job."""
+        item = {"job": {"S": "headrace-stream"}, "name": {"S": name}, "value": {"S": value}}
+        self.world.server.client("dynamodb").put_item(TableName=f"{self.world.prefix}-settings", Item=item)
+
+    def pause(self, table: str, paused: bool) -> None:
+        self.configure(table, paused={"BOOL": paused})
+
+    def configure(self, table: str, **attributes: dict[str, Any]) -> None:
+        """The table's item in DynamoDB."""
+        self.world.server.client("dynamodb").put_item(
+            TableName=f"{self.world.prefix}-tables",
+            Item={"table": {"S": f"{self.world.source}.{table}"}, **attributes},
+        )
+
+    def saved(self) -> list[tuple[str, str]]:
+        """The positions in DynamoDB."""
+        items = self.world.server.client("dynamodb").scan(TableName=f"{self.world.prefix}-shards")["Items"]
+        return [(item["shard"]["S"], item["sequence"]["S"]) for item in items if "sequence" in item]
+
+    def lose_positions(self) -> None:
+        dynamodb = self.world.server.client("dynamodb")
+        for item in dynamodb.scan(TableName=f"{self.world.prefix}-shards")["Items"]:
+            key = {"job": item["job"], "shard": item["shard"]}
+            dynamodb.delete_item(TableName=f"{self.world.prefix}-shards", Key=key)
+
+
+@pytest.fixture
+def make_job() -> Callable[..., Job]:
+    return Job
+
+
+@pytest.fixture
+def job(world: World) -> Job:
+    return Job(world)
 
 
 def _dynamodb_table(dynamodb: Any, name: str, hash_key: str, range_key: str | None, kind: str) -> None:

@@ -1,0 +1,136 @@
+"""What operators ask of the streaming job, left in DynamoDB: replay stored bytes, or accept a hole for good.
+
+Items `lake-request:<id>` of the source, beside the `request:<id>` that its agent answers. An answered one keeps its
+answer for a day, so that who asked can read it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from glue_streaming.holes import Hole
+from glue_streaming.load import LaneKey
+from glue_streaming.state import StreamState
+from schemas.control import parse_snapshot_lane
+from schemas.position import Position
+
+PREFIX: Final = "lake-request:"
+AGENT_PREFIX: Final = "request:"
+OPEN: Final = "open"
+KINDS: Final = ("replay", "accept")
+_KEEP_SECONDS: Final = 86_400.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, about the hole (after, last] of a lane as whoever asks has seen it."""
+
+    item: str
+    kind: str
+    key: LaneKey
+    after: Position | None
+    last: Position
+    by: str
+    because: str = ""
+
+    def means(self, hole: Hole) -> bool:
+        return (hole.lane, hole.after, hole.last) == (self.key.lane, self.after, self.last)
+
+
+class Requests:
+    """The items of the table `sources`."""
+
+    def __init__(self, dynamodb: Any, table_name: str) -> None:
+        self._dynamodb = dynamodb
+        self._table_name = table_name
+
+    def open(self, source: str, now: float) -> list[Request]:
+        """The open requests, in the order of their ids. One that cannot be read is refused, with the reason."""
+        pages = self._dynamodb.get_paginator("query").paginate(
+            TableName=self._table_name,
+            ConsistentRead=True,
+            KeyConditionExpression="#source = :source AND begins_with(#item, :prefix)",
+            ExpressionAttributeNames={"#source": "source", "#item": "item"},
+            ExpressionAttributeValues={":source": {"S": source}, ":prefix": {"S": PREFIX}},
+        )
+        found = []
+        for item in [item for page in pages for item in page["Items"]]:
+            if item.get("status", {"S": OPEN})["S"] != OPEN:
+                self._forget(item, now)
+                continue
+            try:
+                found.append(_request(source, item))
+            except (KeyError, ValueError, TypeError) as error:
+                self._mark(source, item["item"]["S"], "refused", f"the request cannot be read: {error!r}", now)
+        return found
+
+    def answer(self, request: Request, status: str, detail: str, now: float) -> None:
+        """status: done or refused."""
+        self._mark(request.key.source, request.item, status, detail, now)
+
+    def ask_for_snapshot(self, source: str, table: str, snapshot: int, why: str) -> None:
+        """Asks the agent once to take another snapshot in the place of one that is void."""
+        item = {
+            "source": source,
+            "item": f"{AGENT_PREFIX}instead-of-{snapshot}",
+            "kind": "resnapshot",
+            "table": table,
+            "by": "the streaming job",
+            "because": why,
+            "status": OPEN,
+        }
+        try:
+            self._dynamodb.put_item(
+                TableName=self._table_name,
+                Item={name: {"S": value} for name, value in item.items()},
+                ConditionExpression="attribute_not_exists(#item)",
+                ExpressionAttributeNames={"#item": "item"},
+            )
+        except self._dynamodb.exceptions.ConditionalCheckFailedException:
+            return
+
+    def _mark(self, source: str, item: str, status: str, detail: str, now: float) -> None:
+        self._dynamodb.update_item(
+            TableName=self._table_name,
+            Key={"source": {"S": source}, "item": {"S": item}},
+            UpdateExpression="SET #status = :status, detail = :detail, answered_at = :now",
+            ExpressionAttributeNames={"#status": "status"},
+            ExpressionAttributeValues={":status": {"S": status}, ":detail": {"S": detail}, ":now": {"N": str(now)}},
+        )
+
+    def _forget(self, item: dict[str, Any], now: float) -> None:
+        if now - float(item.get("answered_at", {"N": str(now)})["N"]) > _KEEP_SECONDS:
+            self._dynamodb.delete_item(TableName=self._table_name, Key={"source": item["source"], "item": item["item"]})
+
+
+def find(holes: Iterable[Hole], request: Request) -> Hole | None:
+    """The hole as the request names it; None where it has changed or gone since."""
+    return next((hole for hole in holes if request.means(hole)), None)
+
+
+def unacceptable(state: StreamState, hole: Hole) -> str | None:
+    """Why a hole cannot be accepted; None where it can."""
+    if parse_snapshot_lane(hole.lane) is not None:
+        return "the hole lies in a snapshot, which it voids, and goes with the next one: ask for a re-snapshot"
+    if state.sealed is not None and hole.ends_below(state.sealed):
+        return "a complete snapshot repairs the hole, and closes it when the fold takes it in: wait for that"
+    return None
+
+
+def _request(source: str, item: dict[str, Any]) -> Request:
+    kind = item["kind"]["S"]
+    if kind not in KINDS:
+        raise ValueError(f"kind is {kind!r}; expected {' or '.join(KINDS)}")
+    after = json.loads(item["after"]["S"]) if "after" in item else None
+    return Request(
+        item=item["item"]["S"],
+        kind=kind,
+        key=LaneKey(source, item["table"]["S"], item["lane"]["S"]),
+        after=None if after is None else Position.of(after),
+        last=Position.of(json.loads(item["last"]["S"])),
+        by=item["by"]["S"],
+        because=item.get("because", {"S": ""})["S"],
+    )
