@@ -1,12 +1,13 @@
 """Who acts in which role where IAM is enforced on the laptop: the site's agent and an analyst.
 
-Each is an IAM user without a policy of its own, whom a role trusts. On AWS the agent comes by Roles Anywhere instead,
+Each is an IAM user who may take up one role and do nothing else. On AWS the agent comes by Roles Anywhere instead,
 and analysts by whatever the account's people have; the roles and what they may do are the same.
 """
 
 from __future__ import annotations
 
 import configparser
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -29,7 +30,11 @@ def write(aws: Aws, roles: Mapping[str, str], path: Path) -> None:
     """Makes the users, with a key each, and an AWS configuration with a profile a role, as a site would have it."""
     config = configparser.ConfigParser()
     for name, role in roles.items():
-        key = _user_key(aws.client("iam"), user_arn(name).rpartition("/")[2])
+        user = user_arn(name).rpartition("/")[2]
+        only_this = {"Effect": "Allow", "Action": "sts:AssumeRole", "Resource": role}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [only_this]})
+        aws.client("iam").put_user_policy(UserName=user, PolicyName="role", PolicyDocument=policy)
+        key = _user_key(aws.client("iam"), user)
         place = {"region": REGION, "endpoint_url": str(aws.endpoint)}
         config[f"profile {name}"] = {"role_arn": role, "source_profile": f"{name}-user", **place}
         config[f"profile {name}-user"] = {

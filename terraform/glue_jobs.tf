@@ -254,8 +254,8 @@ data "aws_iam_policy_document" "stream_job" {
   }
 
   statement {
-    sid       = "TakeEpoch"
-    actions   = ["dynamodb:GetItem", "dynamodb:UpdateItem"]
+    sid       = "TakeEpochAnswerRequests"
+    actions   = ["dynamodb:GetItem", "dynamodb:Query", "dynamodb:PutItem", "dynamodb:UpdateItem", "dynamodb:DeleteItem"]
     resources = [local.table_arns["sources"]]
   }
 
