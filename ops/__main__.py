@@ -12,7 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from ops import query, stack, status, up, verify
+from ops import parts, query, stack, status, up, verify
 from ops.athena import Athena
 from ops.aws import Aws
 from ops.demo import run as demo
@@ -77,7 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true")
     verb.set_defaults(verb=_query)
 
-    verb = verbs.add_parser("status", help="where the changes are on their path")
+    verb = verbs.add_parser("status", help="where the changes are on their path; or every part of a deployment")
+    verb.add_argument("--deployment", help="the parts of this deployment, by its Terraform variable `name`")
+    verb.add_argument("--endpoint-url", help="with --deployment: the laptop's AWS, not the environment's account")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(verb=_status)
 
@@ -143,6 +145,8 @@ def _query(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _status(arguments: argparse.Namespace, console: Console) -> int:
+    if arguments.deployment:
+        return _deployment_status(arguments, console)
     found = stack.find(arguments.stack)
     path = status.read(found)
     if arguments.json:
@@ -155,6 +159,17 @@ def _status(arguments: argparse.Namespace, console: Console) -> int:
         if path.frozen_by:
             console.print(f"the cut stands still because of: {', '.join(path.frozen_by)}", markup=False)
     return 0
+
+
+def _deployment_status(arguments: argparse.Namespace, console: Console) -> int:
+    aws = Aws(arguments.endpoint_url)
+    found = parts.look(aws, parts.wanted(parts.read_deployment(aws, arguments.deployment)))
+    if arguments.json:
+        print(json.dumps([vars(part) for part in found], indent=1))
+    else:
+        console.print(parts.shown(found, arguments.deployment))
+        console.print(parts.summary(found), markup=False, soft_wrap=True)
+    return 0 if all(part.in_place for part in found) else 1
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> int:
