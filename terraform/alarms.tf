@@ -151,6 +151,11 @@ locals {
     [for alarm in aws_cloudwatch_metric_alarm.watched : alarm],
     [aws_cloudwatch_metric_alarm.registry_throttled, aws_cloudwatch_metric_alarm.registry_errors],
   )
+  alarm_names = concat(
+    [for alarm in local.metric_alarms : alarm.alarm_name],
+    [for alarm in aws_cloudwatch_composite_alarm.unhealthy : alarm.alarm_name],
+  )
+
   # A composite alarm may name a hundred others; beyond that the alarms speak for themselves.
   composed = length(local.metric_alarms) <= 100
 }

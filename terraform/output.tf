@@ -34,6 +34,15 @@ locals {
       { for role in aws_iam_role.analyst : "analyst" => role.arn },
       { for source, role in aws_iam_role.agent : "agent_${source}" => role.arn },
     )
+    alarms    = sort(concat(local.alarm_names, [for alarm in aws_cloudwatch_metric_alarm.vpn : alarm.alarm_name]))
+    rules     = sort([for rule in aws_cloudwatch_event_rule.trouble : rule.name])
+    dashboard = one(aws_cloudwatch_dashboard.path[*].dashboard_name)
+    secrets   = sort([for secret in aws_secretsmanager_secret.database : secret.name])
+    network = {
+      endpoints       = sort(concat([for endpoint in aws_vpc_endpoint.gateway : endpoint.id], [for endpoint in aws_vpc_endpoint.interface : endpoint.id]))
+      vpn_connections = aws_vpn_connection.site[*].id
+      connections     = sort([for connection in aws_glue_connection.jobs : connection.name])
+    }
     log_groups = sort(concat(
       [for group in aws_cloudwatch_log_group.jobs : group.name],
       [for group in aws_cloudwatch_log_group.workflows : group.name],
