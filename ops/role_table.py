@@ -52,8 +52,7 @@ _WORDS: Final = (
     (r"for \w+ in [\w.]+ : ", ""),
     (r"group\.arn", "the jobs' security group"),
     (r"\$\{subnet\}", "<subnet>"),
-    (r"statement\.value\.arn", "own database secret"),
-    (r"statement\.value", "the VPC"),
+    (r"statement\.value(\.arn)?", "own database secret"),
     (r"([a-z0-9]+)\.\$\{local\.region\}\.amazonaws\.com", r"\1"),
     (r"\$\{local\.catalog_arn\}:job/\$\{local\.([a-z_]+)\}", r"job \1"),
     (r"\$\{local\.catalog_arn\}:catalog", "catalog"),
@@ -192,9 +191,14 @@ def _statement(document: str, body: str) -> Statement:
         actions=tuple(_quoted(actions[1])),
         resources=_in_words(resources[1]),
         condition=", ".join(
-            f"`{variable}` {_TESTS.get(test, test)} {_in_words(values)}" for test, variable, values in conditions
+            f"`{variable}` {_TESTS.get(test, test)} {_condition_value(variable, values)}"
+            for test, variable, values in conditions
         ),
     )
+
+
+def _condition_value(name: str, values: str) -> str:
+    return "the VPC" if name == "aws:SourceVpc" else _in_words(values)
 
 
 def _through_service(body: str, key: str | None) -> Statement:

@@ -30,6 +30,8 @@ from ops.waiting import until
 from schemas.registry import Registry
 
 LEAST_CUTS: Final = 5
+MOST_FAILED_RUNS: Final = 3
+_FAILED: Final = ("FAILED", "ERROR", "TIMEOUT")
 
 
 class CheckFailed(OpsError):
@@ -97,7 +99,7 @@ def job_starts(scene: Scene) -> str:
 
     def look() -> bool:
         run = _first_run(scene)
-        if run["JobRunState"] in ("FAILED", "ERROR", "TIMEOUT"):
+        if run["JobRunState"] in _FAILED:
             raise CheckFailed(f"run {run['Id']} ended as {run['JobRunState']}: {run.get('ErrorMessage', '')}")
         scene.site.require_agent()
         return tables.watermark(scene.client("glue"), scene.source).line is not None
@@ -227,8 +229,20 @@ def _first_run(scene: Scene) -> dict[str, Any]:
     return until(look, hint, scene.patience.start_seconds, every_seconds=1.0)
 
 
+def _require_lasting_runs(scene: Scene) -> None:
+    """The ingest workflow starts a run anew that failed. What fails again and again is not waited for at a price."""
+    for job in (scene.names.stream_job, scene.names.fold_job):
+        runs = scene.client("glue").get_job_runs(JobName=job)["JobRuns"]
+        failed = [run for run in runs if run["JobRunState"] in _FAILED]
+        if len(failed) >= MOST_FAILED_RUNS:
+            raise CheckFailed(
+                f"{len(failed)} runs of {job} failed, the last: {failed[0].get('ErrorMessage', '')[:500]}"
+            )
+
+
 def _missing_views(scene: Scene) -> list[str]:
     scene.site.require_agent()
+    _require_lasting_runs(scene)
     pages = scene.client("glue").get_paginator("get_tables").paginate(DatabaseName=f"{scene.source}_cut")
     return sorted(set(TABLES) - {table["Name"] for page in pages for table in page["TableList"]})
 

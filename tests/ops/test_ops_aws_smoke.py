@@ -242,6 +242,22 @@ def test_another_worker_type_than_asked_for_fails(scene: Callable[..., Any]) -> 
         checks.worker_type(scene(client=lambda _service: glue))
 
 
+def test_a_job_that_fails_again_and_again_is_not_waited_for(scene: Callable[..., Any]) -> None:
+    """The third failed run ends the waiting, with the job's own words."""
+    runs = [{"JobRunState": "FAILED", "ErrorMessage": "AccessDenied: s3:GetObject"}] * 3
+    glue = SimpleNamespace(
+        get_job_runs=lambda **_job: {"JobRuns": runs},
+        get_paginator=lambda _name: SimpleNamespace(paginate=lambda **_database: []),
+    )
+    site = SimpleNamespace(require_agent=lambda: None)
+    seen = scene(client=lambda _service: glue, site=site, patience=Patience(views_seconds=60.0))
+    with pytest.raises(CheckFailed, match="3 runs of headrace-stream failed, the last: AccessDenied"):
+        checks.views(seen)
+    runs.pop()
+    with pytest.raises(TookTooLong, match="the views of"):
+        checks.views(scene(client=lambda _service: glue, site=site))
+
+
 def test_a_second_plan_that_is_not_empty_fails(scene: Callable[..., Any]) -> None:
     """What a second apply would change was not applied as written."""
     with pytest.raises(CheckFailed, match="1 to change"):
