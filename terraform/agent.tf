@@ -4,18 +4,11 @@
 locals {
   roles_anywhere = var.agent.ca_bundle != null || var.agent.ca_arn != null
 
-  # A role that nobody may take on is no valid role, so there is none until somebody may.
+  # A role that nobody may take on is no valid role, so there is none until somebody may, and no agent sends anything.
   agents = local.roles_anywhere || length(var.agent.trusted_principals) > 0 ? var.sources : {}
 
+  trust_anchor_arns    = aws_rolesanywhere_trust_anchor.site[*].arn
   certificate_subjects = { for source, settings in var.sources : source => coalesce(settings.certificate_subject, source) }
-
-}
-
-check "agents_have_an_identity" {
-  assert {
-    condition     = length(local.agents) > 0
-    error_message = "agent: no agent may send anything yet; set agent.ca_bundle or agent.ca_arn (certificates of the site), or agent.trusted_principals."
-  }
 }
 
 resource "aws_rolesanywhere_trust_anchor" "site" {
@@ -47,7 +40,7 @@ data "aws_iam_policy_document" "agent_trust" {
   for_each = local.agents
 
   dynamic "statement" {
-    for_each = aws_rolesanywhere_trust_anchor.site
+    for_each = local.trust_anchor_arns
     content {
       sid     = "CertificateOfThisSource"
       actions = ["sts:AssumeRole", "sts:TagSession", "sts:SetSourceIdentity"]
@@ -63,7 +56,7 @@ data "aws_iam_policy_document" "agent_trust" {
       condition {
         test     = "ArnEquals"
         variable = "aws:SourceArn"
-        values   = [statement.value.arn]
+        values   = [statement.value]
       }
     }
   }
@@ -170,16 +163,16 @@ data "aws_iam_policy_document" "agent" {
   }
 
   dynamic "statement" {
-    for_each = { for source, secret in aws_secretsmanager_secret.database : source => secret if source == each.key }
+    for_each = [for source, arn in local.password_secret_arns : arn if source == each.key]
     content {
       sid       = "ReadOwnDatabasePassword"
       actions   = ["secretsmanager:GetSecretValue"]
-      resources = [statement.value.arn]
+      resources = [statement.value]
     }
   }
 
   dynamic "statement" {
-    for_each = { for source, secret in aws_secretsmanager_secret.database : source => secret if source == each.key }
+    for_each = [for source, arn in local.password_secret_arns : arn if source == each.key]
     content {
       sid       = "DecryptOwnDatabasePassword"
       actions   = ["kms:Decrypt"]
@@ -192,7 +185,7 @@ data "aws_iam_policy_document" "agent" {
       condition {
         test     = "StringEquals"
         variable = "kms:EncryptionContext:SecretARN"
-        values   = [statement.value.arn]
+        values   = [statement.value]
       }
     }
   }

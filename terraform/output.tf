@@ -99,7 +99,7 @@ output "vpn" {
 }
 
 output "agent_roles" {
-  description = "By source: the role of its agent."
+  description = "By source: the role of its agent. Empty until agent.ca_bundle, ca_arn or trusted_principals says who may take it on."
   value       = { for source, role in aws_iam_role.agent : source => role.arn }
 }
 

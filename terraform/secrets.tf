@@ -13,3 +13,7 @@ resource "aws_secretsmanager_secret" "database" {
   kms_key_id              = local.kms_key_arn
   recovery_window_in_days = 7
 }
+
+locals {
+  password_secret_arns = { for source, secret in aws_secretsmanager_secret.database : source => secret.arn }
+}
