@@ -12,7 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from ops import parts, query, stack, status, up, verify
+from ops import holes_verb, parts, query, stack, status, up, verify
 from ops.athena import Athena
 from ops.aws import Aws
 from ops.demo import run as demo
@@ -87,6 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("tables", nargs="*", help="lake tables; all without one")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(verb=_verify)
+
+    holes_verb.add_words(verbs)
     return parser
 
 

@@ -3,6 +3,8 @@
 OpsError              1  what was asked for did not work
 ├── MachineNotReady   2  this machine lacks something: the message says what to install
 ├── StackNotRunning   3  there is no such running stack: the message says how to start it
+├── NoSuchHole        1  an id names no open hole, or several
+├── NotApplicable     1  a verb cannot mend what it was asked to: why, and what can
 ├── QueryFailed       1  Athena refused or failed a query: its own words
 └── TookTooLong       4  something was awaited and did not come: what, and where to look
 """
@@ -24,6 +26,14 @@ class MachineNotReady(OpsError):
 
 class StackNotRunning(OpsError):
     exit_code = 3
+
+
+class NoSuchHole(OpsError):
+    pass
+
+
+class NotApplicable(OpsError):
+    pass
 
 
 class QueryFailed(OpsError):
