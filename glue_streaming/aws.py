@@ -6,7 +6,8 @@ boto3 reads AWS_ENDPOINT_URL, region and credentials by itself; PyIceberg and it
 from __future__ import annotations
 
 import os
-from functools import cached_property
+from collections import Counter
+from functools import cached_property, partial
 from typing import Any, Final
 
 import boto3
@@ -27,13 +28,19 @@ class Aws:
         self.endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
         self.region = region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
         self._clients: dict[str, Any] = {}
+        self.throttled: Counter[str] = Counter()
+        """By service: requests that had to be made again."""
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
             self._clients[service] = boto3.client(
                 service, endpoint_url=self.endpoint, region_name=self.region, config=_PATIENT
             )
+            self._clients[service].meta.events.register("after-call", partial(self._count_retries, service))
         return self._clients[service]
+
+    def _count_retries(self, service: str, parsed: dict[str, Any], **_: Any) -> None:
+        self.throttled[service] += parsed.get("ResponseMetadata", {}).get("RetryAttempts", 0)
 
     @cached_property
     def io(self) -> FileIO:

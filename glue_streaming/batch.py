@@ -45,7 +45,11 @@ _COMMIT_THREADS: Final = 8
 
 @dataclass
 class Report:
-    """One batch, for its log line. Seconds by stage; behind_seconds: the oldest record not yet read."""
+    """One batch, for its log line. Seconds by stage; behind_seconds: the oldest record not yet read.
+
+    by_source: the metrics that belong to one source (docs/metrics.md). commit_failures: commits that another writer's
+    came before, and requests to the catalog that it throttled.
+    """
 
     batch: int
     blocks: int = 0
@@ -54,6 +58,7 @@ class Report:
     duplicates: int = 0
     malformed: int = 0
     commits: int = 0
+    commit_failures: int = 0
     parked: int = 0
     holes: int = 0
     behind_seconds: float = 0.0
@@ -61,6 +66,7 @@ class Report:
     watermarks: dict[str, str] = field(default_factory=dict)
     settings_problems: list[str] = field(default_factory=list)
     holes_table_problems: dict[str, str] = field(default_factory=dict)
+    by_source: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -107,10 +113,15 @@ class Driver:
     def settings(self) -> BatchSettings:
         return self._controls.current.settings
 
+    def look_at_settings(self) -> None:
+        """Between batches: what operators set is read again where it is a few seconds old."""
+        self._controls.read(self._clock())
+
     def run_batch(self) -> Report:
         """One batch. Any exception leaves the lake right: start again from the tables' marks."""
         self._number += 1
         report = Report(self._number)
+        failures = self._commit_failures()
         timer = _Timer(report.seconds)
         now = self._clock()
         controls = self._controls.read(now)
@@ -137,7 +148,8 @@ class Driver:
         rewound = self._reading.rewound
         self._reading.advance([] if replaying else outcomes, self._parking.shards())
         timer.stage("positions")
-        self._fill(report, outcomes, more=rewound or replaying)
+        self._fill(report, outcomes, more=rewound or replaying or self._tails.waiting)
+        report.commit_failures = self._commit_failures() - failures
         if any(outcome.stuck for outcome in outcomes):
             raise DecoderHangs("the Avro reader hangs on a block, which is a hole now: start the job again")
         return report
@@ -302,8 +314,24 @@ class Driver:
             report.behind_seconds = max(report.behind_seconds, outcome.behind_seconds)
         report.parked = len(self._parking.lanes)
         report.holes = sum(len(table.state.holes) for table in self.lake.tables.values())
+        report.by_source = {source: self._figures(source, outcomes) for source in self._arguments.sources}
         waiting = any(parked.obstacle.reason not in ("paused", "full") for parked in self._parking.lanes.values())
         report.caught_up = _at_tip(outcomes) and not more and not waiting
+
+    def _figures(self, source: str, outcomes: Sequence[Outcome]) -> dict[str, float]:
+        """The metrics of one source. A record that is no block is nobody's."""
+        complete_until = self._publishers[source].complete_until
+        figures = {
+            "RowsLoaded": sum(file.rows for outcome in outcomes for key, file in outcome.files if key[0] == source),
+            "BytesRead": sum(outcome.source_bytes.get(source, 0) for outcome in outcomes),
+            "OpenHoles": sum(len(table.state.holes) for table in self.lake.of(source).values()),
+            "ParkedLanes": sum(key.source == source for key in self._parking.lanes),
+        }
+        fresh = {} if complete_until is None else {"FreshnessSeconds": self._clock() - complete_until.timestamp()}
+        return {**figures, **fresh}
+
+    def _commit_failures(self) -> int:
+        return self._aws.throttled["glue"] + sum(table.conflicts for table in self.lake.tables.values())
 
     def _ensure_database(self, name: str) -> None:
         try:

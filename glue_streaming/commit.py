@@ -89,9 +89,11 @@ def append(
     expected: StreamState,
     new: StreamState,
     summary: Mapping[str, str] | None = None,
+    on_conflict: Callable[[], None] = lambda: None,
 ) -> bool:
     """The streaming job's commit: files, marks, holes and totals in one. False where nothing was to be done.
 
+    on_conflict is called before every attempt but the first.
     Idempotent for its marks: after an unknown outcome the table is loaded again and its marks are compared.
     Raises StaleWriter (another writer moved the marks, or has a newer epoch: stop) or CommitUnknown (the catalog could
     not be asked: start again from the table's marks).
@@ -100,8 +102,12 @@ def append(
         return False
     fence = _StreamFence(expected, new.epoch)
 
+    def noticed(properties: Mapping[str, str]) -> None:
+        on_conflict()
+        fence(properties)
+
     def stage(transaction: Transaction) -> None:
-        producer = _Append(transaction, table.io, summary or {}, fence)
+        producer = _Append(transaction, table.io, summary or {}, noticed)
         for file in files:
             producer.append_data_file(file)
         producer.commit()

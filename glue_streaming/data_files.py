@@ -86,7 +86,7 @@ def write(
     path = f"{location.rstrip('/')}/data/{tier}/{uuid.uuid4()}.parquet"
     parts: list[pq.FileMetaData] = []
     output = io.new_output(path)
-    with output.create() as sink:
+    with output.create(overwrite=True) as sink:  # its name is new: nothing is looked for
         options: dict[str, Any] = {
             "compression": "zstd",
             "compression_level": 1,

@@ -10,7 +10,7 @@ import io
 import json
 import tempfile
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -20,6 +20,7 @@ import pyarrow as pa
 from datafusion import SessionConfig, SessionContext
 
 from schemas.errors import MalformedBlock
+from schemas.position import Position
 
 _SYNC: Final = bytes(range(16))
 _MEMORY: Final = Path("/dev/shm")
@@ -40,7 +41,7 @@ def to_arrow(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> pa.
     """
     expected = sum(count for count, _ in blocks)
     try:
-        table = _in_time(container(schema, blocks))
+        table = _in_time(list(container(schema, blocks)))
     except DecoderStuck:
         raise
     except Exception as error:  # the reader raises bare exceptions, and hostile bytes can raise nearly any
@@ -50,19 +51,35 @@ def to_arrow(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> pa.
     return _renamed(table, schema.get("lineage", {}))
 
 
-def container(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> bytes:
-    """An Avro container file around the datums."""
-    out = io.BytesIO()
-    out.write(b"Obj\x01")
-    out.write(_long(2))
+def container(schema: dict[str, Any], blocks: Sequence[tuple[int, bytes]]) -> Iterator[bytes]:
+    """An Avro container file around the datums, in pieces: the datums are not copied."""
+    yield b"Obj\x01" + _long(2)
     for key, value in ((b"avro.schema", json.dumps(_plain(schema)).encode()), (b"avro.codec", b"null")):
-        out.write(_long(len(key)) + key + _long(len(value)) + value)
-    out.write(_long(0) + _SYNC)
+        yield _long(len(key)) + key + _long(len(value)) + value
+    yield _long(0) + _SYNC
     for count, datums in blocks:
-        out.write(_long(count) + _long(len(datums)))
-        out.write(datums)
-        out.write(_SYNC)
-    return out.getvalue()
+        yield _long(count) + _long(len(datums))
+        yield datums
+        yield _SYNC
+
+
+def check_positions(rows: pa.Table, spans: Sequence[tuple[int, Position, Position]]) -> None:
+    """Raises MalformedBlock unless the rows' positions are those that their blocks say: (count, first, last) each.
+
+    A block's checksum covers its rows, not its header: a damaged header would move the mark elsewhere.
+    """
+    era, lsn, idx = (rows.column(name).to_numpy() for name in ("_era", "_lsn", "_idx"))
+    same_era, same_lsn = era[1:] == era[:-1], lsn[1:] == lsn[:-1]
+    rises = (era[1:] > era[:-1]) | same_era & ((lsn[1:] > lsn[:-1]) | same_lsn & (idx[1:] > idx[:-1]))
+    start = 0
+    for count, first, last in spans:
+        end = start + count
+        if count < 1 or not rises[start : end - 1].all():
+            raise MalformedBlock(f"the block's {count} positions do not rise")
+        found = tuple(Position(int(era[at]), int(lsn[at]), int(idx[at])) for at in (start, end - 1))
+        if found != (first, last):
+            raise MalformedBlock(f"the rows are those of [{found[0]}, {found[1]}], the block says [{first}, {last}]")
+        start = end
 
 
 def verify(schema: dict[str, Any], count: int, datums: bytes) -> None:
@@ -125,7 +142,7 @@ def _cast(column: pa.ChunkedArray, field: pa.Field) -> pa.ChunkedArray:
         raise MalformedBlock(f"column {field.name} does not fit {field.type}: {error}") from error
 
 
-def _in_time(data: bytes) -> pa.Table:
+def _in_time(data: Sequence[bytes]) -> pa.Table:
     """The rows, or DecoderStuck."""
     outcome: list[pa.Table | Exception] = []
 
@@ -137,7 +154,7 @@ def _in_time(data: bytes) -> pa.Table:
 
     thread = threading.Thread(target=read, name="avro", daemon=True)
     thread.start()
-    seconds = _BASE_SECONDS + _SECONDS_PER_MIB * len(data) / 2**20
+    seconds = _BASE_SECONDS + _SECONDS_PER_MIB * sum(map(len, data)) / 2**20
     thread.join(seconds)
     if not outcome:
         raise DecoderStuck(f"the Avro reader did not return within {seconds:.0f} s")
@@ -146,11 +163,11 @@ def _in_time(data: bytes) -> pa.Table:
     return outcome[0]
 
 
-def _read(data: bytes) -> pa.Table:
+def _read(data: Sequence[bytes]) -> pa.Table:
     """DataFusion reads files only; memory-backed where there is such a folder."""
     folder = _MEMORY if _MEMORY.is_dir() else None
     with tempfile.NamedTemporaryFile(suffix=".avro", dir=folder) as file:
-        file.write(data)
+        file.writelines(data)
         file.flush()
         return _context().read_avro(file.name).to_arrow_table()
 

@@ -51,6 +51,8 @@ class LakeTable:
         self.writers = dict(writers)
         self.state = replace(state_of(table.metadata.properties), epoch=epoch)
         self._committed = state_of(table.metadata.properties)
+        self.conflicts = 0
+        """Commits that another writer's came before, and that were made again."""
 
     @property
     def fold_state(self) -> FoldState:
@@ -73,9 +75,12 @@ class LakeTable:
             return False
         files = [file.to_data_file(self.table.spec().spec_id) for file in moves.files]
         summary = {"headrace.batch": str(batch)}
-        commit.append(self.table, files, expected=self._committed, new=new, summary=summary)
+        commit.append(self.table, files, expected=self._committed, new=new, summary=summary, on_conflict=self._conflict)
         self.state = self._committed = new
         return True
+
+    def _conflict(self) -> None:
+        self.conflicts += 1
 
 
 class Lake:

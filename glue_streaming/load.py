@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import urlparse
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from botocore.exceptions import ClientError
 from pyiceberg.io import FileIO
 from pyiceberg.schema import Schema
 
@@ -28,7 +28,16 @@ from schemas.control import Progress, SnapshotEnd
 from schemas.errors import MalformedBlock, SchemasError
 from schemas.position import Position
 
+_CLAIM: Final = re.compile(r"s3://(?P<bucket>[a-z0-9.-]{3,63})/(?P<key>.{1,1024})")
+_ABSENT: Final = ("NoSuchKey", "NoSuchBucket", "AccessDenied", "403", "404")
+"""S3 says AccessDenied of a key that is not there to who may not list the bucket."""
 _LAKE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,199}")
+_PENDING_BYTES: Final = 64 * 1024 * 1024
+"""A task writes its files once it holds so much: what a batch unpacks to is bounded, not only what it reads."""
+_MAX_PAYLOAD_BYTES: Final = 128 * 1024 * 1024
+_MAX_ROWS_BYTES: Final = 1024 * 1024 * 1024
+_CELL_BYTES: Final = 8
+_SNAPSHOT_KINDS: Final = (Kind.SNAPSHOT, Kind.SNAPSHOT_END)
 MAX_HOLES: Final = 500
 """Open holes of one lane: they all stand in one property of its table, which the catalog bounds."""
 
@@ -150,6 +159,7 @@ class Outcome:
     unreadable: list[Unreadable] = field(default_factory=list)
     blocks: int = 0
     bytes: int = 0
+    source_bytes: Counter[str] = field(default_factory=Counter)
     rows: int = 0
     duplicates: int = 0
     malformed: int = 0
@@ -209,15 +219,18 @@ class _Work:
         self._task, self._s3, self._io = task, s3, io
         self._outcome = Outcome(task.shard)
         self._pending: dict[tuple[tuple[str, str], str, bytes], list[_Pending]] = defaultdict(list)
+        self._pending_bytes = 0
 
     def take(self, record: Record) -> None:
         self._outcome.blocks += 1
         self._outcome.bytes += len(record.data)
         try:
             block = blocks.decode(record.data)
+            _check_names(block, record)
         except SchemasError as error:
             self._unreadable("unknown", record, str(error))
             return
+        self._outcome.source_bytes[block.source] += len(record.data)
         if block.source not in self._task.sources:
             return
         if block.kind is Kind.PROGRESS:
@@ -226,8 +239,7 @@ class _Work:
             self._in_lane(LaneKey(block.source, block.table, block.lane), block, record)
 
     def finish(self) -> Outcome:
-        for (table, tier, fingerprint), pending in self._pending.items():
-            self._write(table, tier, fingerprint, pending)
+        self._write_pending()
         whole = [end for end in self._outcome.ends if not self._outcome.lanes[end[0]][0].holes]
         for key, _, _ in self._outcome.ends:
             lacking = self._outcome.lanes[key][0].holes
@@ -235,6 +247,12 @@ class _Work:
                 self._outcome.voids[key] = f"lane {key.lane} ended with a hole: {lacking[0].reason}"
         self._outcome.ends = whole
         return self._outcome
+
+    def _write_pending(self) -> None:
+        for (table, tier, fingerprint), pending in self._pending.items():
+            self._write(table, tier, fingerprint, pending)
+        self._pending.clear()
+        self._pending_bytes = 0
 
     def _progress(self, block: Block, record: Record) -> None:
         try:
@@ -270,7 +288,11 @@ class _Work:
             self._outcome.duplicates += 1
             return
         lane = self._lane(key, table)
-        verdict = chain.judge(lane, block.prev, block.last)
+        try:
+            verdict = chain.judge(lane, block.prev, block.last)
+        except chain.BrokenChain as error:
+            self._unreadable(key.source, record, str(error))
+            return
         if isinstance(verdict, Duplicate) or not self._wanted(key, verdict):
             self._outcome.duplicates += 1
             return
@@ -300,7 +322,7 @@ class _Work:
 
     def _carry_out(self, key: LaneKey, lane: Lane, verdict: chain.Verdict, block: Block, record: Record) -> None:
         try:
-            raw = blocks.datums(block, self._claimed(block))
+            raw = blocks.datums(block, self._claimed(block), _MAX_PAYLOAD_BYTES)
             if block.kind is Kind.SNAPSHOT_END:
                 self._outcome.ends.append((key, block.last.era, control.decode_snapshot_end(raw)))
             elif block.kind is Kind.REJECT:
@@ -320,7 +342,21 @@ class _Work:
         pending = _Pending(key, block, raw, record)
         if isinstance(verdict, Fill):
             pending = replace(pending, after=verdict.hole.after, upto=verdict.upto, opened_at=verdict.hole.opened_at)
+        size = self._rows_bytes(key, block, raw)
+        if self._pending_bytes + size > _PENDING_BYTES:
+            self._write_pending()
         self._pending[(key.source, key.table), tier, block.schema].append(pending)
+        self._pending_bytes += size
+
+    def _rows_bytes(self, key: LaneKey, block: Block, raw: bytes) -> int:
+        """About what the block's rows take in memory: in Arrow a null takes room that it does not take in Avro."""
+        if block.count > len(raw):
+            raise MalformedBlock(f"{len(raw)} bytes cannot hold the {block.count} records that the block counts")
+        columns = len(self._task.tables[key.source, key.table].writers[block.schema]["fields"])
+        size = len(raw) + block.count * columns * _CELL_BYTES
+        if size > _MAX_ROWS_BYTES:
+            raise MalformedBlock(f"its {block.count} rows would take {size} bytes of memory")
+        return size
 
     def _given_up(self, key: LaneKey, obstacle: Obstacle) -> GivenUp | None:
         """The obstacle, where it was tried in vain; otherwise the lane stops here."""
@@ -354,11 +390,18 @@ class _Work:
     def _claimed(self, block: Block) -> bytes | None:
         if block.claim is None:
             return None
-        place = urlparse(block.claim)
+        place = _CLAIM.fullmatch(block.claim)
+        if place is None:
+            raise MalformedBlock(f"its claim is no place on S3: {block.claim[:200]!r}")
         try:
-            return bytes(self._s3.get_object(Bucket=place.netloc, Key=place.path.lstrip("/"))["Body"].read())
-        except (self._s3.exceptions.NoSuchKey, self._s3.exceptions.NoSuchBucket) as error:
+            found = self._s3.get_object(Bucket=place["bucket"], Key=place["key"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] not in _ABSENT:
+                raise
             raise MalformedBlock(f"its payload is not where the block claims it to be, at {block.claim}") from error
+        if found["ContentLength"] > _MAX_PAYLOAD_BYTES:
+            raise MalformedBlock(f"the payload at {block.claim} has {found['ContentLength']} bytes")
+        return bytes(found["Body"].read())
 
     def _keep_raw(self, source: str, record: Record, reason: str) -> str:
         return keep(self._s3, self._task.lake_bucket, source, self._task.shard, record, reason)
@@ -397,6 +440,7 @@ class _Work:
     def _rows(self, table: tuple[str, str], tier: str, fingerprint: bytes, pending: Sequence[_Pending]) -> pa.Table:
         shape = self._task.tables[table]
         rows = decode.to_arrow(shape.writers[fingerprint], [(item.block.count, item.raw) for item in pending])
+        decode.check_positions(rows, [(item.block.count, item.block.first, item.block.last) for item in pending])
         return decode.conform(rows, data_files.arrow_schema(shape.schema), self._task.batch, tier)
 
     def _undecodable(self, item: _Pending, reason: str) -> None:
@@ -406,6 +450,15 @@ class _Work:
         after, last = (item.block.prev, item.block.last) if item.upto is None else (item.after, item.upto)
         hole = Hole(item.key.lane, after, last, reason, item.opened_at or self._task.at, where)
         self._outcome.lanes[item.key] = (replace(lane, holes=holes.add(lane.holes, hole)), sequence)
+
+
+def _check_names(block: Block, record: Record) -> None:
+    """The header is under no checksum, but the record's key names the same lane. Raises MalformedBlock."""
+    wanted = control.partition_key(block.source, block.table, block.lane)
+    if record.partition_key and record.partition_key != wanted:
+        raise MalformedBlock(f"it says that it is of {wanted!r}, and came as one of {record.partition_key!r}")
+    if (control.parse_snapshot_lane(block.lane) is not None) != (block.kind in _SNAPSHOT_KINDS):
+        raise MalformedBlock(f"a block of kind {block.kind.value} cannot be in lane {block.lane!r}")
 
 
 def _divided(lane: Lane, fill: Fill, reason: str, where: str) -> Lane:

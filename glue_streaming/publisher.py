@@ -39,6 +39,8 @@ class Publisher:
     check: Callable[[], None]
     views: CutViews
     progresses: tuple[Progress, ...] = field(default=())
+    complete_until: datetime | None = None
+    """The source's time up to which its watermark in the catalog reaches, as far as it is known here."""
 
     def take(self, progresses: Iterable[Progress]) -> None:
         new = [progress for progress in progresses if progress not in self.progresses]
@@ -60,6 +62,7 @@ class Publisher:
             return None
         entry = watermark_view.read(self.glue, self.source)
         wanted = self._entry(entry, self._with_named(tables), paused, deadline_seconds, now)
+        self.complete_until = wanted.committed_at if wanted is not None else None
         if wanted is None or wanted.line is None or not self._is_news(entry, wanted, now):
             return None
         self.check()

@@ -23,6 +23,11 @@ class Tails:
         self._obstacles = obstacles
         self._missing_since: dict[tuple[LaneKey, Position], float] = {}
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a position is missing whose time to come is not over."""
+        return bool(self._missing_since)
+
     def look(
         self, earlier: Mapping[str, Progress | None], moves: dict[TableKey, Moves], patience_seconds: float, now: float
     ) -> None:

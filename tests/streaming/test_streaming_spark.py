@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,13 @@ def launch(world: Any, folder: Path, mode: str) -> "subprocess.Popen[str]":
         )
 
 
+def batches(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The batches' log lines."""
+    for line in lines:
+        if line.startswith("{") and (told := json.loads(line))["event"] == "batch":
+            yield told
+
+
 def ids(world: Any) -> list[int]:
     return sorted(Aws().catalog.load_table(identifier(world.source, "orders")).scan().to_arrow()["id"].to_pylist())
 
@@ -45,15 +53,12 @@ def test_the_job_drains_then_runs_until_it_is_told_to_stop(world: Any, tmp_path:
     output, _ = drain.communicate(timeout=240)
     assert drain.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
     assert ids(world) == [1]
-    reports = [json.loads(line) for line in output.splitlines() if line.startswith("{")]
-    assert sum(report["rows"] for report in reports) == 1
+    assert sum(report["rows"] for report in batches(output.splitlines())) == 1
 
     world.send(world.data(orders, 20, [{"id": 2}]), world.progress(25))
     job = launch(world, tmp_path, "continuous")
     assert job.stdout is not None
-    for line in job.stdout:
-        if line.startswith("{") and json.loads(line)["rows"]:
-            break
+    next(report for report in batches(job.stdout) if report["rows"])
     job.send_signal(signal.SIGTERM)
     job.communicate(timeout=60)
     assert job.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
