@@ -20,6 +20,7 @@ import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 from rich.console import Console
 
+from ops import parts
 from ops.aws import Aws
 from ops.aws_smoke import price, report, site
 from ops.aws_smoke.checks import CHECKS, Patience, RolesAnywhere, Scene
@@ -144,13 +145,15 @@ def _stage(
         bucket = str(outputs["deployment"]["bucket"])
         target = site.Target(source, folder.name, folder.name, bucket, region, os.environ.get("AWS_ENDPOINT_URL"))
         with site.running(folder, target) as running:
+            aws = Aws(None)
             yield Scene(
                 names=Names(folder.name),
                 source=source,
                 lake_bucket=bucket,
-                client=Aws(None).client,
+                client=aws.client,
                 outputs=outputs,
                 changes=infrastructure.changes,
+                parts=lambda: parts.look(aws, parts.wanted(parts.read_deployment(aws, folder.name))),
                 site=running,
                 patience=Patience(load_seconds=arguments.load_seconds),
                 roles_anywhere=_roles_anywhere(arguments),

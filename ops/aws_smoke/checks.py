@@ -25,6 +25,7 @@ from ops.demo.observers import InvariantChecker
 from ops.demo.workload import Pgbench
 from ops.errors import OpsError
 from ops.names import Names, databases
+from ops.parts import Part
 from ops.verify import Verifier
 from ops.waiting import until
 from schemas.registry import Registry
@@ -60,7 +61,10 @@ class RolesAnywhere:
 
 @dataclass(frozen=True)
 class Scene:
-    """What the checks look at. outputs: Terraform's. changes: what a second plan would change, empty for nothing."""
+    """What the checks look at.
+
+    outputs: Terraform's. changes: what a second plan would change, empty for nothing. parts: every part as it is now.
+    """
 
     names: Names
     source: str
@@ -68,6 +72,7 @@ class Scene:
     client: Callable[[str], Any]
     outputs: Mapping[str, Any]
     changes: Callable[[], str]
+    parts: Callable[[], list[Part]]
     site: Site
     patience: Patience
     roles_anywhere: RolesAnywhere | None = None
@@ -81,6 +86,15 @@ def second_plan(scene: Scene) -> str:
     if changes := scene.changes():
         raise CheckFailed(f"a second plan is not empty: {changes}")
     return "a second plan is empty"
+
+
+def in_place(scene: Scene) -> str:
+    """Every part that Terraform names exists and can do its work, as `headrace status` sees it."""
+    found = scene.parts()
+    lacking = [f"{part.kind} {part.name} ({part.state})" for part in found if not part.in_place]
+    if lacking or not found:
+        raise CheckFailed(f"{len(lacking)} of {len(found)} parts are not in place: {', '.join(lacking)}")
+    return f"all {len(found)} parts are in place"
 
 
 def worker_type(scene: Scene) -> str:
@@ -208,6 +222,7 @@ def agent_session(scene: Scene) -> str:
 
 CHECKS: Final[tuple[Check[Scene], ...]] = (
     Check("plan", "after an apply nothing is left to change", second_plan),
+    Check("parts", "every part is in place", in_place),
     Check("worker", "Glue offers the worker type for this region and job", worker_type, only_on_aws=True),
     Check("job", "the ingest workflow starts the streaming job, which publishes a watermark", job_starts),
     Check("views", "Athena reads the views that Headrace writes", views, after=("job",)),

@@ -23,6 +23,7 @@ from ops.aws_smoke.report import Report, Standing
 from ops.aws_smoke.script import Check, NotConfigured, run
 from ops.errors import OpsError, TookTooLong
 from ops.names import Names
+from ops.parts import Part
 from ops.terraform import TerraformFailed
 
 
@@ -270,6 +271,16 @@ PROFILE = """
 region = us-east-1
 credential_process = aws_signing_helper credential-process --certificate /etc/a.pem --private-key /a.key --role-arn r
 """
+
+
+def test_a_part_that_is_not_in_place_fails_by_its_name(scene: Callable[..., Any]) -> None:
+    """What Terraform names and AWS lacks is named; a deployment without any part proves nothing."""
+    there = Part("stream", "hr-smoke", "ACTIVE", True)
+    assert checks.in_place(scene(parts=lambda: [there])) == "all 1 parts are in place"
+    with pytest.raises(CheckFailed, match=r"1 of 2 parts are not in place: key k \(MISSING\)"):
+        checks.in_place(scene(parts=lambda: [there, Part("key", "k", "MISSING", False)]))
+    with pytest.raises(CheckFailed, match="0 of 0"):
+        checks.in_place(scene(parts=list))
 
 
 def test_a_session_needs_a_certificate_and_its_program(scene: Callable[..., Any], tmp_path: Path) -> None:
