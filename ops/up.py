@@ -16,7 +16,7 @@ Tell = Callable[[str], None]
 
 _FIRST_VIEWS_SECONDS: Final = 240.0
 SETTINGS: Final[Mapping[str, Mapping[str, str]]] = {
-    "headrace-stream": {"trigger_seconds": "1"},
+    "headrace-stream": {"trigger_seconds": "1", "freshness_seconds": "1"},
     "headrace-fold": {"fold_max_age_seconds": "20"},
 }
 
