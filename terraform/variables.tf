@@ -571,7 +571,7 @@ variable "agent" {
   }
   validation {
     condition     = var.agent.ca_bundle == null ? true : can(regex("-----BEGIN CERTIFICATE-----", var.agent.ca_bundle)) && !can(regex("PRIVATE KEY", var.agent.ca_bundle))
-    error_message = "agent.ca_bundle: certificates in PEM form, and never a private key; read them with file(\"ca.pem\")."
+    error_message = "agent.ca_bundle: certificates in PEM form, and never a private key; paste them between <<PEM and PEM."
   }
   validation {
     condition     = var.agent.ca_arn == null ? true : can(regex("^arn:aws[a-z-]*:acm-pca:[a-z0-9-]+:[0-9]{12}:certificate-authority/.+$", var.agent.ca_arn))
