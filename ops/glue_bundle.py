@@ -71,8 +71,11 @@ def wheels_zip(requirements: Path) -> bytes:
 
 
 def pack(wheels: Mapping[str, bytes]) -> bytes:
-    """One folder `wheels` with the wheels and a requirements.txt that names each by its file, with its hash."""
-    lines = [f"./{name} --hash=sha256:{hashlib.sha256(body).hexdigest()}" for name, body in sorted(wheels.items())]
+    """One folder `wheels` with the wheels and a requirements.txt that pins each by version and by its hash."""
+    lines = [
+        f"{'=='.join(name.split('-')[:2])} --hash=sha256:{hashlib.sha256(body).hexdigest()}"
+        for name, body in sorted(wheels.items())
+    ]
     entries = {"requirements.txt": ("\n".join(lines) + "\n").encode(), **wheels}
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:  # wheels are compressed already
