@@ -172,6 +172,7 @@ class Driver:
                 tables=tables,
                 parked=frozenset(self._parking.lanes),
                 give_up=dict(self._parking.give_up),
+                hopeless=self._obstacles.hopeless,
             )
             for shard, start in self._reading.readable(now).items()
         ]

@@ -136,6 +136,13 @@ class Lake:
         self._tell(registered, found)
         lake.writers[registered.fingerprint] = evolution.writer(registered.schema, found)
 
+    def add(self, key: LaneKey) -> None:
+        """The lane's table, as its newest schema says, or without columns where there is none or it cannot be taken."""
+        try:
+            self.prepare(key, NO_SCHEMA)
+        except (UnknownFingerprint, TableRefused):
+            self.add_without_schema((key.source, key.table))
+
     def add_without_schema(self, key: TableKey) -> None:
         """A table that only keeps marks and holes, until a schema is registered for it."""
         nothing = TableSchema(*key, columns=(), key=())

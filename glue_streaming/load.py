@@ -79,6 +79,7 @@ class Task:
 
     parked: lanes to leave alone. paused: tables whose lanes are to be parked. give_up: lanes whose obstacle becomes a
     hole now, with the obstacle that was tried in vain: any other one on the way is news, and parks the lane.
+    hopeless: fingerprints that a table cannot take, with the reason: their blocks become holes at once.
     replay: read these raw bytes, which came from the shard once, in the place of the shard. at: ISO time of the batch.
     """
 
@@ -94,6 +95,7 @@ class Task:
     parked: frozenset[LaneKey] = frozenset()
     paused: frozenset[tuple[str, str]] = frozenset()
     give_up: Mapping[LaneKey, tuple[GivenUp, ...]] = field(default_factory=dict)
+    hopeless: Mapping[tuple[str, str], Mapping[bytes, str]] = field(default_factory=dict)
     replay: Replay | None = None
     at: str = field(default_factory=now_text)
 
@@ -306,10 +308,11 @@ class _Work:
             lane = chain.declare(lane, verdict.upto, given_up.why, self._task.at, given_up.where)
             verdict = Load()
         if block.kind in (Kind.DATA, Kind.SNAPSHOT) and block.schema not in table.writers:
-            given_up = self._given_up(key, Obstacle("schema", record.sequence, block.schema))
-            if given_up is None:
-                return
-            self._hole(key, lane, verdict, block, record, given_up.why)
+            why = self._task.hopeless.get((key.source, key.table), {}).get(block.schema)
+            if why is None:
+                self._outcome.obstacles[key] = Obstacle("schema", record.sequence, block.schema)
+            else:
+                self._hole(key, lane, verdict, block, record, why)
             return
         self._carry_out(key, lane, verdict, block, record)
 

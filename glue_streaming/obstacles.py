@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Final
 
 from glue_streaming import holes
 from glue_streaming.errors import TableRefused
@@ -14,14 +15,22 @@ from glue_streaming.settings import BatchSettings
 from glue_streaming.state import Mark
 from schemas.errors import UnknownFingerprint
 
+_RETRY_SECONDS: Final = 30.0
+
 
 class Obstacles:
-    """Parks lanes and takes them up again. Nothing here loads or commits: the next batch does."""
+    """Parks lanes and takes them up again. Nothing here loads or commits: the next batch does.
+
+    hopeless: by table, the fingerprints that it cannot take, with the reason. Their blocks become holes without waiting
+    again; every while it is tried whether the table takes them after all.
+    """
 
     def __init__(self, lake: Lake, reading: Reading, parking: Parking) -> None:
         self._lake = lake
         self._reading = reading
         self._parking = parking
+        self._retried_at = float("-inf")
+        self.hopeless: dict[TableKey, dict[bytes, str]] = {}
 
     def meet(self, outcomes: Sequence[Outcome], now: float) -> None:
         """Takes in where lanes stopped in a batch, and which records it could not read."""
@@ -32,6 +41,7 @@ class Obstacles:
 
     def deal(self, settings: BatchSettings, paused: Collection[TableKey], now: float) -> None:
         """Takes up again what can go on, also if only as a hole."""
+        self._retry(now)
         for key, parked in list(self._parking.lanes.items()):
             match parked.obstacle.reason:
                 case "gap":
@@ -58,7 +68,7 @@ class Obstacles:
         words = [what] if fate is None else [self._named(fate) if what == "gap" else f"{what}; {self._named(fate)}"]
         where = None
         for item in self._parking.between(key, self._mark(key)):
-            words.append(f"a record in it is no block ({item.error})")
+            words.append(f"a record in it was not readable ({item.error})")
             where = holes.joined(where, item.where)
         return "; ".join(words)[: holes.MAX_REASON], where
 
@@ -80,8 +90,21 @@ class Obstacles:
                 return
             if table not in self._lake.tables:
                 self._lake.add_without_schema(table)
-            self._parking.abandon(key, str(error))
+            self.hopeless.setdefault(table, {})[parked.obstacle.fingerprint] = str(error)
         self._resume(key)
+
+    def _retry(self, now: float) -> None:
+        if now - self._retried_at < _RETRY_SECONDS:
+            return
+        self._retried_at = now
+        for (source, table), reasons in self.hopeless.items():
+            for fingerprint in list(reasons):
+                try:
+                    self._lake.prepare(LaneKey(source, table, ""), fingerprint)
+                except (UnknownFingerprint, TableRefused) as error:
+                    reasons[fingerprint] = str(error)
+                else:
+                    del reasons[fingerprint]
 
     def _resume(self, key: LaneKey) -> None:
         self._reading.rewind(self._parking.resume(key))

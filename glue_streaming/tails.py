@@ -41,7 +41,7 @@ class Tails:
             for end in newest.vector if newest else ():
                 key = LaneKey(source, end.table, end.lane)
                 lane = self._after(key, moves)
-                if lane is None or (lane.mark is not None and lane.mark >= end.last) or key in self._parking.lanes:
+                if (lane.mark is not None and lane.mark >= end.last) or key in self._parking.lanes:
                     continue
                 missing[key, end.last] = self._missing_since.get((key, end.last), now)
                 if now - missing[key, end.last] < patience_seconds:
@@ -56,17 +56,20 @@ class Tails:
     def _declare(
         self, key: LaneKey, lane: chain.Lane, last: Position, moves: dict[TableKey, Moves], now: float
     ) -> None:
+        """A table of which nothing ever came is made for it."""
+        if (key.source, key.table) not in self._lake.tables:
+            self._lake.add(key)
         reason, where = self._obstacles.reason(key, "lost tail: announced, and never came")
         stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
         lost = chain.declare(lane, last, reason, stamp, where)
         moves[key.source, key.table].lanes[key.lane] = (lost, "", "0")
         self._parking.moved(key)
 
-    def _after(self, key: LaneKey, moves: Mapping[TableKey, Moves]) -> chain.Lane | None:
-        """The lane as this batch leaves it; None where its table is not in the lake."""
+    def _after(self, key: LaneKey, moves: Mapping[TableKey, Moves]) -> chain.Lane:
+        """The lane as this batch leaves it."""
         table = self._lake.tables.get((key.source, key.table))
-        if table is None:
-            return None
         table_moves = moves.get((key.source, key.table))
         moved = table_moves.lanes.get(key.lane) if table_moves else None
-        return moved[0] if moved else table.state.lane(key.lane)
+        if moved is not None:
+            return moved[0]
+        return chain.Lane(key.lane) if table is None else table.state.lane(key.lane)
