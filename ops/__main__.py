@@ -12,7 +12,7 @@ from types import FrameType
 
 from rich.console import Console
 
-from ops import holes_verb, parts, query, stack, status, up, verify
+from ops import cost_verb, holes_verb, parts, query, stack, status, up, verify
 from ops.athena import Athena
 from ops.aws import Aws
 from ops.demo import run as demo
@@ -82,6 +82,10 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--endpoint-url", help="with --deployment: the laptop's AWS, not the environment's account")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(verb=_status)
+
+    verb = verbs.add_parser("cost", help="the monthly bill by component, for a load that you state")
+    cost_verb.add_options(verb)
+    verb.set_defaults(verb=cost_verb.run)
 
     verb = verbs.add_parser("verify", help="compare every table with the source, row by row and value by value")
     verb.add_argument("tables", nargs="*", help="lake tables; all without one")
