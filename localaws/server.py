@@ -56,6 +56,7 @@ class LocalAws:
             alarms,
             cloudformation,
             codebuild,
+            deliveries,
             functions,
             glue_connections,
             glue_jobs,
@@ -75,6 +76,7 @@ class LocalAws:
         )
         self._judge = Judge(self._kinesis.key_of)
         iam_judge.install(self._judge)
+        deliveries.install(deliveries.Deliveries(self._judge.decisions))
         self._jobs = glue_jobs.GlueJobs(settings, inherited, time.time, self._judge.role_may)
         glue_jobs.install(self._jobs)
         self._builds = codebuild.Builds(settings, inherited, time.time)
