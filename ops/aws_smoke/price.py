@@ -1,44 +1,46 @@
-"""What a smoke run costs, said before it starts. US dollars in us-east-1, as of 2026-11; other regions differ."""
+"""What a smoke run costs, said before it starts: the hour's share of the bill that `headrace cost` draws up."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
+from ops.cost import bill, read_prices
+from ops.load import Load
 
-@dataclass(frozen=True)
-class Item:
-    """Something that runs for an hour of a smoke run."""
+_MONTH_HOURS: Final = 730.0
+_HOURS_A_DAY: Final = 24
 
-    name: str
-    quantity: float
-    unit: str
-    price: float
-
-    @property
-    def dollars(self) -> float:
-        return self.quantity * self.price
-
-
-HOUR: Final = (
-    Item("streaming job, 2 workers of G.025X", 0.5, "DPU hours", 0.44),
-    Item("fold job, 12 runs of 3 minutes on 2 workers of G.1X", 1.2, "DPU hours", 0.44),
-    Item("Kinesis, 1 shard", 1.0, "shard hours", 0.015),
-    Item("KMS key, S3, DynamoDB, Athena, logs, alarms", 1.0, "hours", 0.05),
+# An hour of a smoke run: pgbench for some minutes, folds every five, and queries as fast as they are answered.
+SMOKE: Final = Load(
+    changes_per_second=10.0,
+    tables=5,
+    base_gib=0.1,
+    history_days=1,
+    shards=1,
+    retention_hours=24,
+    fold_runs_per_day=12.0 * _HOURS_A_DAY,
+    fold_run_minutes=3.0,
+    queries_per_day=200.0 * _HOURS_A_DAY,
+    gib_per_query=0.05,
 )
-NETWORK: Final = (
-    Item("interface endpoints, 6 services in 2 zones", 12.0, "endpoint hours", 0.01),
-    Item("site-to-site VPN", 1.0, "connection hours", 0.05),
-)
+_NETWORKED: Final = replace(SMOKE, vpn_connections=1, endpoints=8)
 
 
 def statement(rehearsal: bool) -> str:
-    """What an hour costs, and what a var file can add to it."""
+    """What an hour costs, by component, and what a var file can add to it."""
     if rehearsal:
         return "a rehearsal on the laptop's AWS costs nothing"
-    hour, network = (sum(item.dollars for item in items) for items in (HOUR, NETWORK))
-    parts = "; ".join(f"{item.name} {item.dollars:.2f}" for item in HOUR)
+    prices = read_prices()
+    plain, networked = bill(SMOKE, prices), bill(_NETWORKED, prices)
+    dearest = sorted(plain.by_component().items(), key=lambda item: -item[1])[:3]
+    parts = ", ".join(f"{component} {_hour(amount):.2f}" for component, amount in dearest)
     return (
-        f"a run takes about an hour and costs about {hour:.2f} US dollars ({parts}), "
-        f"and {network:.2f} more where the var file makes VPN and endpoints"
+        f"a run takes about an hour and costs about {_hour(plain.total):.2f} {prices.currency} (most of it: {parts}); "
+        f"with VPN and endpoints {_hour(networked.total):.2f}. "
+        f"Prices of {prices.region}, read on {prices.read_on}; free allowances and taxes are left out"
     )
+
+
+def _hour(amount: float) -> float:
+    return amount / _MONTH_HOURS

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -16,11 +17,12 @@ import pytest
 from localaws.process import LocalAws
 from ops.aws import Aws
 from ops.aws_smoke import __main__ as command
-from ops.aws_smoke import checks
+from ops.aws_smoke import checks, price
 from ops.aws_smoke.checks import CHECKS, CheckFailed, Patience, RolesAnywhere
 from ops.aws_smoke.infrastructure import SmokeInfrastructure
 from ops.aws_smoke.report import Report, Standing
 from ops.aws_smoke.script import Check, NotConfigured, run
+from ops.cost import bill, read_prices
 from ops.errors import OpsError, TookTooLong
 from ops.names import Names
 from ops.parts import Part
@@ -423,7 +425,16 @@ def test_nothing_is_made_where_nobody_can_confirm(on_account: Path, capsys: pyte
     assert not (on_account / "smoke").exists()
     said = capsys.readouterr().err
     assert "give --yes" in said
-    assert "US dollars" in said
+    assert re.search(r"costs about [0-9.]+ USD", said)
+
+
+def test_the_cost_is_of_the_bill_that_headrace_draws_up() -> None:
+    """An hour's share of a month, more with a network, and nothing for a rehearsal."""
+    said = price.statement(rehearsal=False)
+    plain, networked = (float(found) for found in re.findall(r"(?:costs about|endpoints) ([0-9]+\.[0-9]{2})", said))
+    assert plain == pytest.approx(bill(price.SMOKE, read_prices()).total / 730, abs=0.01)
+    assert 0 < plain < networked < 10
+    assert "costs nothing" in price.statement(rehearsal=True)
 
 
 def test_an_endpoint_that_is_neither_aws_nor_the_laptop_is_refused() -> None:
