@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from . import iam_existing, iam_passed_roles, iam_resources, roles
+from . import iam_deployment, iam_existing, iam_passed_roles, iam_resources, roles
 from .iam_decisions import Decision, Decisions, Statement
 from .iam_existing import StreamKey
 from .iam_requests import Check, Request, operation_of_path
@@ -134,9 +134,13 @@ def _allowed(check: Check, matches: list[tuple[str, Any]]) -> Decision:
 
 def _checks(request: Request, given: Check) -> list[Check]:
     """All that must be allowed for a request, in the order in which it is refused."""
-    found = iam_existing.resources(request) or iam_resources.resources(request) or (given.resource,)
+    found = iam_existing.resources(request) or iam_deployment.resources(request) or iam_resources.resources(request)
     keys = {**given.context, **iam_resources.context(request), **iam_existing.context(request)}
-    return [*(Check(given.action, resource, keys) for resource in found), *iam_passed_roles.checks(request)]
+    checks = [
+        Check(given.action, resource, {**keys, **iam_deployment.context(request, resource)})
+        for resource in found or (given.resource,)
+    ]
+    return [*checks, *iam_passed_roles.checks(request)]
 
 
 def _sentence(denied: Any) -> str:

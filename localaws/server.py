@@ -60,6 +60,7 @@ class LocalAws:
             functions,
             glue_connections,
             glue_jobs,
+            iam_deployment,
             iam_judge,
             network,
             object_ranges,
@@ -90,7 +91,9 @@ class LocalAws:
         vpn.install()
         network.install()
         glue_connections.install()
-        roles_anywhere.install(roles_anywhere.RolesAnywhere(settings.state_folder / "roles_anywhere.json"))
+        agents = roles_anywhere.RolesAnywhere(settings.state_folder / "roles_anywhere.json")
+        roles_anywhere.install(agents)
+        iam_deployment.install(agents.answer)
         self._schedules = schedules.Schedules(tasks, time.time, settings.seconds_per_minute)
         schedules.install(self._schedules, settings.seconds_per_minute)
 
