@@ -222,7 +222,7 @@ def wrong(records: list[bytes], own_rows: bool, folder: Path) -> tuple[bool, str
 
 def main(folder: Path, first: int, last: int) -> None:
     loaded([blocks.encode(block) for block in chained(1)], folder)  # the reader's first use takes longer
-    decode._BASE_SECONDS = 3.0  # type: ignore[misc]
+    decode._BASE_SECONDS = 2.0  # type: ignore[misc]
     for seed in range(first, last + 1):
         try:
             stuck, said = wrong(*damaged(seed), folder)
