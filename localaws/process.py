@@ -15,7 +15,7 @@ from typing import Any
 
 from .settings import ADMIN_ACCESS_KEY, ADMIN_SECRET_KEY, REGION
 
-START_SECONDS = 30
+START_SECONDS = 90  # of which a machine that is not busy needs two
 STOP_SECONDS = 60
 
 

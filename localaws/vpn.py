@@ -96,7 +96,6 @@ def install() -> None:
     from ministack.services import ec2, secretsmanager
 
     create, delete = ec2._create_vpn_connection, ec2._delete_vpn_connection
-    asked_shape = ec2_shapes.shape("VpnConnectionOptionsSpecification")
 
     def create_connection(parameters: Mapping[str, Any]) -> Any:
         known = set(ec2._vpn_connections)
@@ -104,7 +103,8 @@ def install() -> None:
         (vpn_id,) = set(ec2._vpn_connections) - known
         vpn = ec2._vpn_connections[vpn_id]
         ec2._parse_tag_specs(parameters, "vpn-connection", vpn_id)
-        options = ec2_shapes.parse(asked_shape, parameters, "Options") or {}
+        asked = ec2_shapes.shape("VpnConnectionOptionsSpecification")
+        options = ec2_shapes.parse(asked, parameters, "Options") or {}
         in_secret = ec2._p(parameters, "PreSharedKeyStorage") == "SecretsManager"
         if in_secret:
             vpn["PreSharedKeyArn"] = _keys_secret(vpn_id)

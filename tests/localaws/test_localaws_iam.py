@@ -268,3 +268,71 @@ def test_workgroup_of_a_query_is_found(guarded: LocalAws, role: Make) -> None:
 def test_session_of_a_role_that_is_not_there(guarded: LocalAws) -> None:
     with pytest.raises(OSError, match="404"):
         guarded.session("nobody")
+
+
+def test_items_are_judged_by_their_partition_key(guarded: LocalAws, role: Make) -> None:
+    """Whether it is read, written, queried or in a batch; one foreign key among several is enough to refuse."""
+    guarded.client("dynamodb").create_table(
+        TableName="led",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "source", "KeyType": "HASH"}],
+        AttributeDefinitions=[{"AttributeName": "source", "AttributeType": "S"}],
+    )
+    own = {"ForAllValues:StringLike": {"dynamodb:LeadingKeys": ["shop", "shop.*"]}}
+    items = guarded.as_role(role(allow("dynamodb:*", Condition=own)), "dynamodb")
+
+    def key(value: str) -> dict[str, Any]:
+        return {"source": {"S": value}}
+
+    def query(value: str) -> dict[str, Any]:
+        condition = {"KeyConditionExpression": "#s = :v", "ExpressionAttributeNames": {"#s": "source"}}
+        return {"TableName": "led", **condition, "ExpressionAttributeValues": {":v": {"S": value}}}
+
+    def writes(*values: str) -> dict[str, Any]:
+        return {"RequestItems": {"led": [{"PutRequest": {"Item": key(value)}} for value in values]}}
+
+    for value in ("shop", "shop.accounts"):
+        items.put_item(TableName="led", Item=key(value))
+        items.get_item(TableName="led", Key=key(value))
+        assert items.query(**query(value))["Count"] == 1
+    items.batch_write_item(**writes("shop", "shop.b"))
+    refused(items.put_item, TableName="led", Item=key("crm"))
+    refused(items.get_item, TableName="led", Key=key("crm"))
+    refused(items.query, **query("crm"))
+    refused(items.batch_write_item, **writes("shop", "crm"))
+
+
+def test_secret_is_decrypted_in_its_own_context(guarded: LocalAws, role: Make, key: str) -> None:
+    """A key grant that is bound to a secret opens this one and no other."""
+    secrets = guarded.client("secretsmanager")
+    arns = {
+        name: secrets.create_secret(Name=name, SecretString="s", KmsKeyId=key)["ARN"] for name in ("own", "foreign")
+    }
+    bound = {"StringEquals": {"kms:EncryptionContext:SecretARN": arns["own"]}}
+    name = role(allow("secretsmanager:GetSecretValue"), allow("kms:Decrypt", key, Condition=bound))
+    reader = guarded.as_role(name, "secretsmanager")
+    assert reader.get_secret_value(SecretId="own")["SecretString"] == "s"
+    assert "kms:Decrypt" in refused(reader.get_secret_value, SecretId="foreign")
+
+
+def test_jobs_log_is_written_with_its_role(guarded: LocalAws, role: Make, until: Callable[..., Any]) -> None:
+    """In the groups that the job names; without the permission the run goes on and its output is kept nowhere."""
+    s3, glue, logs = guarded.client("s3"), guarded.client("glue"), guarded.client("logs")
+    s3.create_bucket(Bucket="scripts")
+    s3.put_object(Bucket="scripts", Key="job.py", Body=b"print('said')")
+    read = allow("s3:GetObject", "arn:aws:s3:::scripts/*")
+    name = role(read)
+    glue.create_job(
+        Name=name,
+        Role=name,
+        Command={"Name": "glueetl", "ScriptLocation": "s3://scripts/job.py"},
+        DefaultArguments={"--custom-logGroup-prefix": "/ours/jobs"},
+    )
+    written = []
+    for statements in ([read], [read, allow(["logs:*"], f"arn:aws:logs:{HERE}:log-group:/ours/jobs/*")]):
+        role(*statements)
+        run = {"JobName": name, "RunId": glue.start_job_run(JobName=name)["JobRunId"]}
+        until(lambda run=run: glue.get_job_run(**run)["JobRun"]["JobRunState"], "SUCCEEDED".__eq__, 60)
+        groups = logs.describe_log_groups(logGroupNamePrefix="/ours/jobs")["logGroups"]
+        written.append([group["logGroupName"] for group in groups])
+    assert written == [[], ["/ours/jobs/output"]]
