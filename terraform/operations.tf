@@ -5,6 +5,9 @@ locals {
   own_topic = var.operations.topic_arn == null
   topic_arn = local.own_topic ? aws_sns_topic.alarms[0].arn : var.operations.topic_arn
 
+  # By name, so that its policy can be read before it is there.
+  own_topic_arn = "arn:${local.partition}:sns:${var.region}:${local.account_id}:${local.topic}"
+
   jobs = [local.stream_job, local.fold_job]
 
   # ARNs by name, so that this file asks for none of the things it watches.
@@ -41,7 +44,7 @@ data "aws_iam_policy_document" "topic" {
   statement {
     sid       = "AlarmsPublish"
     actions   = ["sns:Publish"]
-    resources = [aws_sns_topic.alarms[0].arn]
+    resources = [local.own_topic_arn]
     principals {
       type        = "Service"
       identifiers = ["cloudwatch.amazonaws.com"]
@@ -63,7 +66,7 @@ data "aws_iam_policy_document" "topic" {
   statement {
     sid       = "RulesPublish"
     actions   = ["sns:Publish"]
-    resources = [aws_sns_topic.alarms[0].arn]
+    resources = [local.own_topic_arn]
     principals {
       type        = "Service"
       identifiers = ["events.amazonaws.com"]
@@ -74,7 +77,7 @@ data "aws_iam_policy_document" "topic" {
   statement {
     sid       = "WorkflowsPublish"
     actions   = ["sns:Publish"]
-    resources = [aws_sns_topic.alarms[0].arn]
+    resources = [local.own_topic_arn]
     principals {
       type        = "AWS"
       identifiers = ["arn:${local.partition}:iam::${local.account_id}:root"]
@@ -90,7 +93,7 @@ data "aws_iam_policy_document" "topic" {
     sid       = "RefusePlainHttp"
     effect    = "Deny"
     actions   = ["sns:Publish"]
-    resources = [aws_sns_topic.alarms[0].arn]
+    resources = [local.own_topic_arn]
     principals {
       type        = "AWS"
       identifiers = ["*"]

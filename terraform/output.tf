@@ -52,6 +52,8 @@ locals {
 }
 
 resource "aws_ssm_parameter" "deployment" {
+  #checkov:skip=CKV2_AWS_34:It holds names and ARNs, and no secret
+
   name        = "/${var.name}/deployment"
   description = "The names of everything in this deployment, for the headrace command."
   type        = "String"
@@ -116,4 +118,34 @@ output "agent_profile" {
 output "password_secrets" {
   description = "By source: the secret that waits for its database password."
   value       = { for source, secret in aws_secretsmanager_secret.database : source => secret.name }
+}
+
+# ------------------------------------------------------------------------------------------------ cost
+
+output "cost_inputs" {
+  description = "What the bill depends on and Terraform knows: terraform output -json cost_inputs | headrace cost --from-terraform -"
+  value = {
+    sources            = length(var.sources)
+    stream_mode        = var.stream.mode
+    shards             = local.most_shards # of a schedule the highest, so the bill is not too low
+    retention_hours    = var.stream.retention_hours
+    mode               = var.stream_job.mode
+    worker_type        = var.stream_job.worker_type
+    workers            = var.stream_job.workers
+    ingest_minutes     = local.schedule_minutes.ingest
+    freshness_seconds  = try(tonumber(var.stream_job.settings["freshness_seconds"]), 10)
+    fold_worker_type   = var.fold_job.worker_type
+    fold_workers       = var.fold_job.workers
+    fold_minutes       = local.draining ? local.schedule_minutes.ingest : local.schedule_minutes.fold
+    vpn_connections    = length(aws_vpn_connection.site)
+    endpoints          = length(aws_vpc_endpoint.interface)
+    zones              = max(1, length(local.subnet_ids))
+    resolver_addresses = length(flatten([for resolver in aws_route53_resolver_endpoint.site : resolver.ip_address]))
+    alarm_metrics      = length(local.alarms) + 2 * length(local.dynamodb_names) + length(local.registry_calls) + length(aws_cloudwatch_metric_alarm.vpn)
+    composite_alarms   = length(aws_cloudwatch_composite_alarm.unhealthy)
+    dashboards         = length(aws_cloudwatch_dashboard.path)
+    log_days           = var.operations.log_days
+    keys               = length(aws_kms_key.this)
+    secrets            = length(aws_secretsmanager_secret.database)
+  }
 }
