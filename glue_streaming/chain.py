@@ -74,6 +74,11 @@ def judge(lane: Lane, prev: Position | None, last: Position) -> Verdict:
     return Gap(prev)
 
 
+def fills(lane: Lane, prev: Position | None, last: Position) -> bool:
+    """Whether a block lies where a hole begins."""
+    return _fillable(lane, prev, last) is not None
+
+
 def advance(lane: Lane, verdict: Verdict, last: Position) -> Lane:
     """The lane after its verdict was carried out. A gap carries nothing out: see `declare`."""
     match verdict:

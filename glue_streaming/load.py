@@ -272,16 +272,16 @@ class _Work:
     def _in_lane(self, key: LaneKey, block: Block, record: Record) -> None:
         if key in self._outcome.obstacles:
             return
-        if key in self._task.parked:
+        if not _LAKE_NAME.fullmatch(key.table):
+            self._unreadable(key.source, record, f"no lake table can be called {key.table!r}")
+            return
+        table = self._task.tables.get((key.source, key.table))
+        if key in self._task.parked and not self._fills_now(key, table, block):
             self._outcome.skipped.setdefault(key, record.sequence)
             return
         if (key.source, key.table) in self._task.paused:
             self._outcome.obstacles[key] = Obstacle("paused", record.sequence)
             return
-        if not _LAKE_NAME.fullmatch(key.table):
-            self._unreadable(key.source, record, f"no lake table can be called {key.table!r}")
-            return
-        table = self._task.tables.get((key.source, key.table))
         if table is None:
             self._outcome.obstacles[key] = Obstacle("schema", record.sequence, block.schema)
             return
@@ -315,6 +315,12 @@ class _Work:
                 self._hole(key, lane, verdict, block, record, why)
             return
         self._carry_out(key, lane, verdict, block, record)
+
+    def _fills_now(self, key: LaneKey, table: TableTask | None, block: Block) -> bool:
+        """A lane that waits takes what fills its holes all the same: that leaves its mark where it is."""
+        if table is None or (key.source, key.table) in self._task.paused or block.schema not in table.writers:
+            return False
+        return chain.fills(self._lane(key, table), block.prev, block.last)
 
     def _wanted(self, key: LaneKey, verdict: chain.Verdict) -> bool:
         """A replay fills its own hole and does nothing else: what follows the mark comes from the shard, in order."""

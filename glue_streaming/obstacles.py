@@ -15,7 +15,7 @@ from glue_streaming.settings import BatchSettings
 from glue_streaming.state import Mark
 from schemas.errors import UnknownFingerprint
 
-_RETRY_SECONDS: Final = 30.0
+_RETRY_SECONDS: Final = 10.0
 
 
 class Obstacles:
