@@ -68,11 +68,22 @@ def _ec2(request: Request) -> tuple[str, ...]:
         return _ALL
     made = _MADE.get(request.operation)  # a rule that is revoked is judged by its group alone
     found = [request.arn("ec2", f"{made}/*")] if made else []
+    if association := request.text("AssociationId"):
+        found += [request.arn("ec2", f"route-table/{table}") for table in _associated(association)]
     for value in request.parameters.values():
         matched = _ID.fullmatch(value) if isinstance(value, str) else None
         if matched and matched[1] in _KINDS and (matched[1], request.operation[:6]) != ("sgr", "Revoke"):
             found.append(request.arn("ec2", f"{_KINDS[matched[1]]}/{value}"))
     return tuple(dict.fromkeys(found)) or _ALL
+
+
+def _associated(association: str) -> Iterator[str]:
+    """The route table of an association, which a request may name by itself."""
+    from ministack.services import ec2
+
+    for name, table in ec2._route_tables.items():
+        if any(each.get("RouteTableAssociationId") == association for each in table.get("Associations", [])):
+            yield name
 
 
 def _specified_tags(request: Request) -> Iterator[tuple[str, str]]:
