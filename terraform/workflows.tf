@@ -4,6 +4,8 @@
 # ------------------------------------------------------------------------------------------------ state machines
 
 resource "aws_sfn_state_machine" "ingest" {
+  #checkov:skip=CKV_AWS_284:Few steps that call one service each; the execution's history and log tell the same
+
   name     = local.ingest_workflow
   role_arn = aws_iam_role.ingest_workflow.arn
   definition = templatefile("${path.module}/ingest_workflow.asl.json", {
@@ -24,6 +26,8 @@ resource "aws_sfn_state_machine" "ingest" {
 }
 
 resource "aws_sfn_state_machine" "fold" {
+  #checkov:skip=CKV_AWS_284:Few steps that call one service each; the execution's history and log tell the same
+
   name     = local.fold_workflow
   role_arn = aws_iam_role.fold_workflow.arn
   definition = templatefile("${path.module}/fold_workflow.asl.json", {
@@ -137,6 +141,13 @@ data "aws_iam_policy_document" "fold_workflow" {
 # ------------------------------------------------------------------------------------------------ planning function
 
 resource "aws_lambda_function" "plan" {
+  #checkov:skip=CKV_AWS_50:One call of two services; its log line tells the same
+  #checkov:skip=CKV_AWS_115:Called by one workflow, one execution at a time; reserving takes from the account's other functions
+  #checkov:skip=CKV_AWS_116:Called synchronously; its failures are the workflow's, which tells the topic
+  #checkov:skip=CKV_AWS_117:It calls AWS alone and reaches nothing inside a VPC
+  #checkov:skip=CKV_AWS_173:Its environment holds names that are in every log line
+  #checkov:skip=CKV_AWS_272:Its code lies under its content hash in a bucket that only the deployment writes
+
   function_name = local.plan_function
   description   = "Says which tables are due for a fold, and why, from the catalog's freshness."
   role          = aws_iam_role.plan.arn
@@ -213,6 +224,8 @@ data "aws_iam_policy_document" "plan" {
 # ------------------------------------------------------------------------------------------------ clock
 
 resource "aws_scheduler_schedule" "workflow" {
+  #checkov:skip=CKV_AWS_297:Its input is an empty document
+
   for_each = {
     for name, machine in { ingest = aws_sfn_state_machine.ingest, fold = aws_sfn_state_machine.fold } :
     name => { arn = machine.arn, name = machine.name, expression = var.schedules[name] }

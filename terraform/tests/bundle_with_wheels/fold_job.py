@@ -1,0 +1,1 @@
+fold_job.py
