@@ -61,7 +61,7 @@ resource "aws_cloudwatch_dashboard" "path" {
       local.metric_widgets,
       [{
         type       = "alarm", x = 0, y = 14, width = 24, height = 6
-        properties = { title = "Alarms", alarms = [for alarm in local.metric_alarms : alarm.arn] }
+        properties = { title = "Alarms", alarms = [for alarm in local.metric_alarms : "arn:${local.partition}:cloudwatch:${var.region}:${local.account_id}:alarm:${alarm.alarm_name}"] }
       }],
     )
   })
