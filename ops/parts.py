@@ -163,7 +163,7 @@ def shown(parts: list[Part], title: str) -> Table:
         view.add_column(column, overflow="fold")
     for part in parts:
         style = "red" if not part.in_place else "yellow" if part.state in ("ALARM", "FAILED", "TIMEOUT") else ""
-        view.add_row(part.kind, Text(part.name), Text(part.state, style), Text(part.hint))
+        view.add_row(part.kind, Text(_short(part.name)), Text(part.state, style), Text(part.hint))
     return view
 
 
@@ -177,3 +177,8 @@ def summary(parts: list[Part]) -> str:
         else (f"all {len(parts)} parts are in place")
     )
     return f"{told}; alarms raised: {', '.join(raised)}" if raised else told
+
+
+def _short(name: str) -> str:
+    """An ARN's last part; log groups and secrets have slashes of their own and stay whole."""
+    return name.rsplit(":", 1)[-1].rsplit("/", 1)[-1] if name.startswith("arn:") else name
