@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
+CHECK := .venv-check
 
 .DEFAULT_GOAL := help
 
@@ -26,6 +27,20 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 demo: setup  ## real changes from PostgreSQL to Athena, proven equal to the source
 	$(RUN)/headrace demo
 
+demo-terraform: setup  ## the same on what Terraform made, with IAM enforced and a role for each process
+	$(RUN)/headrace --stack demo-terraform demo --terraform
+
+glue-bundle:  ## what the Glue jobs run, under its content hash, in build/glue (BUNDLE=--without-wheels for the laptop)
+	$(PYTHON) -m ops.glue_bundle $(BUNDLE)
+
+terraform-check: setup $(CHECK)/.ready  ## style, plan tests, examples, checkov and parliament on terraform/
+	$(RUN)/python -m ops.terraform_check
+
+$(CHECK)/.ready: requirements-check.txt
+	$(PYTHON) -m venv --clear $(CHECK)
+	$(CHECK)/bin/pip install --quiet --no-deps --require-hashes -r requirements-check.txt
+	@touch $@
+
 lint: setup  ## style, types, and the direction of imports
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -38,10 +53,12 @@ test: setup lint  ## everything that CI runs
 bench-path: setup  ## changes/s, bytes and CPU of the whole path and of each stage
 	$(RUN)/python -m bench.path
 
-requirements:  ## pin requirements.in again (needs uv)
+requirements:  ## pin the requirements*.in again (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --no-emit-index-url --generate-hashes requirements.in -o requirements.txt
+	uv pip compile --universal --python-version 3.11 --no-header --no-emit-index-url --generate-hashes requirements-check.in -o requirements-check.txt
+	uv pip compile --python-version 3.13 --python-platform x86_64-manylinux_2_34 --only-binary :all: --no-header --no-emit-index-url --generate-hashes requirements-glue.in -o requirements-glue.txt
 
 clean:  ## remove what the demo and the tests left behind
 	rm -rf .headrace build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help check-machine setup demo lint test bench-path requirements clean
+.PHONY: help check-machine setup demo demo-terraform glue-bundle terraform-check lint test bench-path requirements clean

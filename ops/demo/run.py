@@ -11,7 +11,7 @@ from typing import Final
 
 from rich.console import Console
 
-from ops import shop, stack, up, verify
+from ops import iam_use, shop, stack, up, verify
 from ops.demo import chaos, measures
 from ops.demo import summary as summaries
 from ops.demo.display import Display
@@ -97,6 +97,9 @@ def _play(made: Stack, options: Options, display: Display) -> Summary:
         verification = verify.of(made).run(shop.TABLES)
         display.tell("counting changes at the source, in the stream and in the lake")
         figures = _figures(made, observed, verification, since)
+    if made.facts.terraform:
+        for statement in iam_use.report(made.aws.client("iam"), made.facts.endpoint, made.names.prefix):
+            display.tell(f"permission that no request used: {statement}")
     for table in verification.tables:
         for difference in table.differences[:3]:
             display.tell(f"differs: {difference.table}: {difference.key}: {difference.problem}"[:600])

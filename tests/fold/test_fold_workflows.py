@@ -62,6 +62,7 @@ class Workflows:
         self.topic, self.queue = self._topic()
         self.fold = self._machine("fold", "wf-fold-machine")
         self.continuous = self._machine("ingest", "wf-continuous", mode="continuous")
+        self.deployed = self._machine("ingest", "wf-deployed", mode="continuous", bundle="4567")
         self.drain = self._machine("ingest", "wf-drain", mode="drain")
 
     def _function(self) -> None:
@@ -81,15 +82,16 @@ class Workflows:
         sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
         return topic, queue
 
-    def _machine(self, file: str, name: str, mode: str = "") -> str:
+    def _machine(self, file: str, name: str, mode: str = "", bundle: str = "0123") -> str:
         text = (ROOT / "terraform" / f"{file}_workflow.asl.json").read_text()
         values = {
             "stream_job": "wf-stream", "fold_job": "wf-fold", "plan_function": "wf-plan", "topic": self.topic,
-            "mode": mode, "map_concurrency": "2", "bundle": "0123", "fold_state_machine": getattr(self, "fold", ""),
+            "mode": mode, "map_concurrency": "2", "bundle": bundle, "fold_state_machine": getattr(self, "fold", ""),
         }  # fmt: skip
         for key, value in values.items():
             text = text.replace(f"${{{key}}}", value)
         assert "${" not in text
+        text = text.replace('"Seconds": 30', '"Seconds": 1')  # nobody waits here longer than the stand-ins need
         made = self.states.create_state_machine(name=name, definition=text, roleArn=self.role)
         return str(made["stateMachineArn"])
 
@@ -152,6 +154,27 @@ def test_continuous_mode_starts_the_job_once(workflows: Workflows) -> None:
     assert workflows.run(workflows.continuous)["status"] == "SUCCEEDED"
     assert len(workflows.runs("wf-stream")) == 2
     workflows.glue.batch_stop_job_run(JobName="wf-stream", JobRunIds=[workflows.runs("wf-stream")[0]["Id"]])
+
+
+def test_a_deployment_replaces_the_run_that_has_the_code_before(workflows: Workflows) -> None:
+    """The run of another bundle is stopped and one of the deployed bundle started; then it is left alone."""
+    deadline = time.monotonic() + 60
+    while any(run["JobRunState"] in ("RUNNING", "STOPPING") for run in workflows.runs("wf-stream")):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert workflows.run(workflows.continuous)["status"] == "SUCCEEDED"
+    old = workflows.runs("wf-stream")[0]
+    assert old["Arguments"]["--bundle"] == "0123"
+    while workflows.runs("wf-stream")[0]["Id"] == old["Id"]:
+        assert workflows.run(workflows.deployed)["status"] == "SUCCEEDED"
+        assert time.monotonic() < deadline
+    new = workflows.runs("wf-stream")[0]
+    states = {run["Id"]: run["JobRunState"] for run in workflows.runs("wf-stream")}
+    assert new["Arguments"]["--bundle"] == "4567" and states[old["Id"]] == "STOPPED"
+    count = len(states)
+    assert workflows.run(workflows.deployed)["status"] == "SUCCEEDED"
+    assert len(workflows.runs("wf-stream")) == count
+    workflows.glue.batch_stop_job_run(JobName="wf-stream", JobRunIds=[new["Id"]])
 
 
 def test_drain_mode_runs_the_job_to_its_end_and_then_the_fold(workflows: Workflows) -> None:

@@ -7,7 +7,11 @@ import pytest
 from localaws import path_filters
 
 RUNS = {
-    "runs": [{"id": 1, "state": "RUNNING"}, {"id": 2, "state": "FAILED", "error": "x"}, {"id": 3, "state": "FAILED"}]
+    "runs": [
+        {"id": 1, "state": "RUNNING", "with": {"--mode": "x"}},
+        {"id": 2, "state": "FAILED", "error": "x"},
+        {"id": 3, "state": "FAILED"},
+    ]
 }
 
 
@@ -28,6 +32,8 @@ def plain(path: str, data: Any) -> Any:
         ("$.runs[?(@.error == null)].id", [1, 3]),
         ("$.runs[?(@.error > 5)].id", []),
         ("$.none[?(@.id == 1)]", []),
+        ("$.runs[?(@.with['--mode'] == 'x')].id", [1]),
+        ("$.runs[?(@.id > 1 && @.with['--mode'] == 'x')].id", []),
         ("$.runs", RUNS["runs"]),
     ],
 )
