@@ -69,6 +69,7 @@ class Runner:
     _process: subprocess.Popen[bytes] | None = None
     _stopped: threading.Event = field(default_factory=threading.Event)
     _secrets: list[str] = field(default_factory=list)
+    _clients: dict[str, Any] = field(default_factory=dict)
     _waiting: list[str] = field(default_factory=list)
     _written_at: float = 0.0
 
@@ -267,12 +268,14 @@ class Runner:
     def _client(self, service: str) -> Any:
         import boto3
 
-        return boto3.session.Session().client(
-            service,
-            endpoint_url=self.build.endpoint,
-            region_name=self.build.region,
-            **self.build.credentials.client_options(),
-        )
+        if service not in self._clients:
+            self._clients[service] = boto3.session.Session().client(
+                service,
+                endpoint_url=self.build.endpoint,
+                region_name=self.build.region,
+                **self.build.credentials.client_options(),
+            )
+        return self._clients[service]
 
 
 @contextlib.contextmanager
