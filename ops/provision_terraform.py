@@ -23,7 +23,8 @@ def provision(aws: Aws, deployment: Deployment, folder: Path) -> Workflows:
     identities.make_users(aws)
     terraform = Terraform(folder / "terraform", variables(deployment, bundle), aws.environment())
     terraform.prepare()
-    terraform.apply()
+    kept = terraform.output().get("bundles", [])
+    terraform.apply(earlier_bundles=kept)  # the streaming run has the code before until the ingest workflow stops it
     outputs = terraform.output()["deployment"]
     (source,) = deployment.sources
     roles = {

@@ -94,8 +94,10 @@ class Terraform:
         """Whether an apply would change anything."""
         return self.run("plan", "-detailed-exitcode", good=(0, _CHANGES)).returncode == _CHANGES
 
-    def apply(self) -> None:
-        self.run("apply", "-auto-approve", "-parallelism=30")
+    def apply(self, **more: Any) -> None:
+        """Makes it so. Further variables count for this time only."""
+        given = [f"-var={name}={json.dumps(value)}" for name, value in more.items()]
+        self.run("apply", "-auto-approve", "-parallelism=30", *given)
 
     def destroy(self) -> None:
         self.run("destroy", "-auto-approve", "-parallelism=30")

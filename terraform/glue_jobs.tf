@@ -7,11 +7,12 @@ locals {
   manifest      = try(jsondecode(file(local.manifest_file)), { bundle = "missing", files = {} })
   # Artefacts lie under their content hash: a new bundle is a new place, a run keeps the code it was started with, and
   # the bundle before is still there to go back to.
-  bundle       = coalesce(var.artefacts.rollback, local.manifest.bundle)
-  bundles      = toset(concat([local.manifest.bundle], var.artefacts.earlier))
-  bundle_files = keys(local.manifest.files)
-  code         = "s3://${aws_s3_bucket.lake.bucket}/jobs/${local.bundle}"
-  wheels       = contains(local.bundle_files, "headrace.gluewheels.zip")
+  bundle        = coalesce(var.artefacts.rollback, local.manifest.bundle)
+  known_bundles = distinct(concat(compact([var.artefacts.rollback]), [local.manifest.bundle], var.earlier_bundles))
+  bundles       = slice(local.known_bundles, 0, min(6, length(local.known_bundles)))
+  bundle_files  = keys(local.manifest.files)
+  code          = "s3://${aws_s3_bucket.lake.bucket}/jobs/${local.bundle}"
+  wheels        = contains(local.bundle_files, "headrace.gluewheels.zip")
 }
 
 resource "aws_s3_object" "artefact" {
@@ -23,13 +24,6 @@ resource "aws_s3_object" "artefact" {
   key    = "jobs/${each.key}"
   # Read only when the object is made: an earlier bundle's object stays as it is.
   source = "${var.artefacts.folder}/${each.value}"
-
-  lifecycle {
-    precondition {
-      condition     = contains(local.bundles, local.bundle)
-      error_message = "artefacts.rollback: ${local.bundle} is neither the bundle in artefacts.folder nor one of artefacts.earlier (${join(", ", local.bundles)})."
-    }
-  }
 
   depends_on = [
     aws_s3_bucket_versioning.lake,

@@ -67,8 +67,8 @@ output "deployment" {
 }
 
 output "bundles" {
-  description = "Content hashes of the bundles in the bucket, for artefacts.earlier of the next deployment."
-  value       = sort(tolist(local.bundles))
+  description = "Content hashes of the bundles in the bucket, for earlier_bundles of the next deployment."
+  value       = local.bundles
 }
 
 output "analyst_role" {

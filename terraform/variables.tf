@@ -179,12 +179,10 @@ variable "lake_formation" {
 variable "artefacts" {
   description = <<-EOT
     Folder that `make glue-bundle` wrote: the code, the scripts, the wheels and a manifest of their content hashes.
-    earlier: content hashes of bundles to keep in the bucket (output `bundles` lists those that are there now).
-    rollback: content hash of the bundle to run, one of `earlier`; null runs the one in the folder.
+    rollback: content hash of the bundle to run, one of earlier_bundles; null runs the one in the folder.
   EOT
   type = object({
     folder   = optional(string, "../build/glue")
-    earlier  = optional(list(string), [])
     rollback = optional(string)
   })
   default = {}
@@ -194,8 +192,19 @@ variable "artefacts" {
     error_message = "artefacts.folder: there is no manifest.json in it; run `make glue-bundle` first, or name the folder that it wrote."
   }
   validation {
-    condition     = alltrue([for hash in concat(var.artefacts.earlier, var.artefacts.rollback == null ? [] : [var.artefacts.rollback]) : can(regex("^[0-9a-f]{16}$", hash))])
-    error_message = "artefacts.earlier and artefacts.rollback: hashes of bundles have 16 hexadecimal digits."
+    condition     = var.artefacts.rollback == null ? true : contains(var.earlier_bundles, var.artefacts.rollback)
+    error_message = "artefacts.rollback: the hash of a bundle that is in the bucket, as output `bundles` lists them and earlier_bundles passes them on."
+  }
+}
+
+variable "earlier_bundles" {
+  description = "The bundles in the bucket before this deployment, newest first: what output `bundles` says. Five are kept to go back to."
+  type        = list(string)
+  default     = []
+
+  validation {
+    condition     = alltrue([for hash in var.earlier_bundles : can(regex("^[0-9a-f]{16}$", hash))])
+    error_message = "earlier_bundles: hashes of bundles have 16 hexadecimal digits."
   }
 }
 

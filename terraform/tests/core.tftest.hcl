@@ -212,7 +212,8 @@ run "workers_and_dependencies" {
 run "going_back_runs_an_earlier_bundle" {
   command = plan
   variables {
-    artefacts = { folder = "tests/bundle_with_wheels", earlier = ["00000000000000aa"], rollback = "00000000000000aa" }
+    artefacts       = { folder = "tests/bundle_with_wheels", rollback = "00000000000000aa" }
+    earlier_bundles = ["00000000000000a1", "00000000000000a2", "00000000000000a3", "00000000000000a4", "00000000000000aa", "00000000000000a6"]
   }
 
   assert {
@@ -223,6 +224,10 @@ run "going_back_runs_an_earlier_bundle" {
     condition     = length([for key in keys(aws_s3_object.artefact) : key if startswith(key, "fedcba9876543210/")]) == 4
     error_message = "The newer bundle stays in the bucket."
   }
+  assert {
+    condition     = output.bundles == ["00000000000000aa", "fedcba9876543210", "00000000000000a1", "00000000000000a2", "00000000000000a3", "00000000000000a4"]
+    error_message = "Six bundles are kept, the one that runs first."
+  }
 }
 
 run "an_unknown_bundle_is_refused" {
@@ -230,7 +235,7 @@ run "an_unknown_bundle_is_refused" {
   variables {
     artefacts = { folder = "tests/bundle_with_wheels", rollback = "00000000000000aa" }
   }
-  expect_failures = [aws_s3_object.artefact]
+  expect_failures = [var.artefacts]
 }
 
 run "shards_follow_the_clock" {
