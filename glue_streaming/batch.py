@@ -134,6 +134,8 @@ class Driver:
         moves = self._moves(outcomes)
         if not replaying:
             self._void(outcomes, now)
+            spoken = [(source, p) for source, publisher in self._publishers.items() for p in publisher.progresses]
+            self._tails.look_behind(outcomes, spoken, moves, now)
             if _at_tip(outcomes) and not any(outcome.obstacles for outcome in outcomes):
                 self._tails.look(earlier, moves, self.settings.tip_seconds, now)
         report.commits = self._commit(moves)

@@ -139,7 +139,8 @@ class Outcome:
     """What a task did. Nothing of it counts before the driver has committed it.
 
     first_sequence, last_sequence: of the records read. refused: the stream did not know where the task was to start.
-    skipped: parked lanes that were met, with the first record of each that was left alone. voids: snapshot lanes whose
+    skipped: parked lanes that were met, with the first record of each that was left alone. crossed: lanes that went
+    into a new era, with their last position in the one before. voids: snapshot lanes whose
     end came although something of them is missing.
     stuck: a thread of the process that ran the task hangs for good; start again once the outcome is committed.
     """
@@ -157,6 +158,7 @@ class Outcome:
     progresses: list[tuple[str, Progress]] = field(default_factory=list)
     obstacles: dict[LaneKey, Obstacle] = field(default_factory=dict)
     skipped: dict[LaneKey, str] = field(default_factory=dict)
+    crossed: dict[LaneKey, Position] = field(default_factory=dict)
     voids: dict[LaneKey, str] = field(default_factory=dict)
     unreadable: list[Unreadable] = field(default_factory=list)
     blocks: int = 0
@@ -298,6 +300,8 @@ class _Work:
         if isinstance(verdict, Duplicate) or not self._wanted(key, verdict):
             self._outcome.duplicates += 1
             return
+        if lane.mark is not None and lane.mark.era < block.last.era and isinstance(verdict, Load):
+            self._outcome.crossed[key] = lane.mark
         if isinstance(verdict, Gap):
             given_up = self._given_up(key, Obstacle("gap", record.sequence, upto=verdict.upto))
             if given_up is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
-from glue_streaming import chain
+from glue_streaming import chain, holes
+from glue_streaming.holes import Hole
 from glue_streaming.lake import Lake, Moves, TableKey
-from glue_streaming.load import LaneKey
+from glue_streaming.load import LaneKey, Outcome
 from glue_streaming.obstacles import Obstacles
 from glue_streaming.parking import Parking
 from schemas.control import Progress
@@ -22,6 +24,7 @@ class Tails:
         self._parking = parking
         self._obstacles = obstacles
         self._missing_since: dict[tuple[LaneKey, Position], float] = {}
+        self._crossed: dict[LaneKey, Position] = {}
 
     @property
     def waiting(self) -> bool:
@@ -53,6 +56,32 @@ class Tails:
                     missing[key, end.last] = now
         self._missing_since = missing
 
+    def look_behind(
+        self,
+        outcomes: Sequence[Outcome],
+        progresses: Iterable[tuple[str, Progress]],
+        moves: dict[TableKey, Moves],
+        now: float,
+    ) -> None:
+        """Adds the holes of lanes that went into a new era short of where a progress record had them in the old one.
+
+        A lane lies in order: behind its first block of an era nothing of an earlier one comes, unless it is sent again.
+        """
+        for outcome in outcomes:
+            self._crossed |= outcome.crossed
+        for source, progress in progresses:
+            for end in progress.vector:
+                key = LaneKey(source, end.table, end.lane)
+                before = self._crossed.get(key)
+                if before is not None and before.era == end.last.era and before < end.last:
+                    self._crossed[key] = end.last
+                    lane = self._after(key, moves)
+                    reason = f"lost tail of era {before.era}: announced, and the next era began without it"
+                    hole = Hole(key.lane, before, end.last, reason, _text(now))
+                    known = moves[source, end.table].lanes.get(key.lane, (lane, "", "0"))
+                    moved = replace(lane, holes=holes.add(lane.holes, hole))
+                    moves[source, end.table].lanes[key.lane] = (moved, *known[1:])
+
     def _declare(
         self, key: LaneKey, lane: chain.Lane, last: Position, moves: dict[TableKey, Moves], now: float
     ) -> None:
@@ -60,8 +89,7 @@ class Tails:
         if (key.source, key.table) not in self._lake.tables:
             self._lake.add(key)
         reason, where = self._obstacles.reason(key, "lost tail: announced, and never came")
-        stamp = datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")
-        lost = chain.declare(lane, last, reason, stamp, where)
+        lost = chain.declare(lane, last, reason, _text(now), where)
         moves[key.source, key.table].lanes[key.lane] = (lost, "", "0")
         self._parking.moved(key)
 
@@ -73,3 +101,7 @@ class Tails:
         if moved is not None:
             return moved[0]
         return chain.Lane(key.lane) if table is None else table.state.lane(key.lane)
+
+
+def _text(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")

@@ -182,6 +182,29 @@ def test_an_era_is_entered_by_all_tables_together(world: Any, job: Any) -> None:
     assert (ids(world, "orders"), ids(world, "items")) == (["2", "200"], ["200"])
 
 
+@pytest.mark.parametrize("together", [False, True], ids=["apart", "in-one-batch"])
+def test_the_lost_end_of_an_era_is_a_hole_although_the_next_one_began(world: Any, job: Any, together: bool) -> None:
+    """The lane goes on in the new era; what the old one's progress named and never came is told, and can be resent."""
+    orders, items = world.schema("orders"), world.schema("items")
+    world.send(world.data(orders, 10, [{"id": 1}]), world.data(items, 10, [{"id": 7}]))
+    if not together:
+        job.run()
+    lost = world.data(orders, 20, [{"id": 2}])
+    world.send(world.data(items, 20, [{"id": 8}]), world.progress(25))
+    if not together:
+        job.run(1)
+    world.raise_era()
+    world.send(world.data(orders, 5, [{"id": 3}]), world.data(items, 5, [{"id": 9}]), world.progress(6))
+    job.run()
+    (hole,) = job.state().holes
+    assert (hole.after, hole.last) == (Position(1, 10, 0), Position(1, 20, 0))
+    assert hole.reason.startswith("lost tail of era 1")
+    assert (job.ids(), job.ids("items"), job.state("items").holes) == ([1, 3], [7, 8, 9], ())
+    world.send(lost)
+    job.run(3)
+    assert (job.ids(), job.state().holes) == ([1, 2, 3], ())
+
+
 def test_a_snapshot_that_ends_with_a_hole_is_void_and_asked_for_again(world: Any, job: Any) -> None:
     """A block of it was lost: it holds F no more, status shows it, and the agent finds a request for another one."""
     orders = world.schema("orders")
