@@ -26,6 +26,7 @@ from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update import TableUpdate
 from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles
 
+from glue_streaming import failpoints
 from glue_streaming.errors import CommitUnknown, StaleWriter
 from glue_streaming.state import FoldState, StreamState, fold_state, stream_state
 
@@ -188,11 +189,14 @@ def _commit(table: Table, fence: Fence, properties: dict[str, str], stage: Calla
     """
     for attempt in range(_ATTEMPTS):
         _pass(fence, table, refresh=attempt > 0)
+        failpoints.reach("commit.before")
         transaction = _Transaction(table)
         transaction.set_properties(properties)
         try:
             stage(transaction)
+            failpoints.reach("commit.staged")
             transaction.commit_transaction()
+            failpoints.reach("commit.after")
             return True
         except Exception as error:
             if _landed(table, properties, error):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from glue_streaming import failpoints
 from glue_streaming.errors import StaleWriter
 from glue_streaming.evolution import NEW_COLUMN
 from glue_streaming.lake import TableKey
@@ -57,6 +58,7 @@ class ControlReader:
 
     def answer(self, request: Request, status: str, detail: str, now: float) -> None:
         """Answers a request, which is handed out no more."""
+        failpoints.reach("request.answering")
         self.requests.answer(request, status, detail, now)
         self.current.requests = [item for item in self.current.requests if item.item != request.item]
 

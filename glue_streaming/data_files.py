@@ -21,6 +21,8 @@ from pyiceberg.manifest import DataFile, DataFileContent, FileFormat
 from pyiceberg.schema import Schema
 from pyiceberg.typedef import Record
 
+from glue_streaming import failpoints
+
 ROW_GROUP_ROWS: Final = 122_880
 _SAMPLE_ROWS: Final = 8_192
 _FULL_BOUNDS: Final = {"write.metadata.metrics.default": "full"}
@@ -83,6 +85,7 @@ def write(
     first, rest = _first(batches)
     if first is None:
         return None
+    failpoints.reach("files.before")
     path = f"{location.rstrip('/')}/data/{tier}/{uuid.uuid4()}.parquet"
     parts: list[pq.FileMetaData] = []
     output = io.new_output(path)
@@ -99,6 +102,7 @@ def write(
             for table in rest:
                 writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         size = sink.tell()
+    failpoints.reach("files.written")
     return _written(path, tier, size, parts[0], schema)
 
 

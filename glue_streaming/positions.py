@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from glue_streaming import failpoints
 from glue_streaming.shards import Start
 
 
@@ -48,6 +49,8 @@ class Positions:
 
     def save(self, changed: Mapping[str, tuple[str | None, bool]]) -> None:
         """Saves (sequence, closed) of the shards that moved."""
+        if changed:
+            failpoints.reach("positions.before")
         for shard, (sequence, closed) in changed.items():
             item: dict[str, Any] = {
                 "job": {"S": self._job},
@@ -58,6 +61,7 @@ class Positions:
             if sequence is not None:
                 item["sequence"] = {"S": sequence}
             self._dynamodb.put_item(TableName=self._table_name, Item=item)
+            failpoints.reach("positions.saved")
 
 
 def take_epoch(dynamodb: Any, table_name: str, job: str) -> int:
@@ -69,6 +73,7 @@ def take_epoch(dynamodb: Any, table_name: str, job: str) -> int:
         ExpressionAttributeValues={":one": {"N": "1"}},
         ReturnValues="UPDATED_NEW",
     )
+    failpoints.reach("epoch.taken")
     return int(answer["Attributes"]["epoch"]["N"])
 
 

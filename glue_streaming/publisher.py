@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from glue_streaming import departures, watermark, watermark_view
+from glue_streaming import departures, failpoints, watermark, watermark_view
 from glue_streaming.fold import line as lines
 from glue_streaming.state import FoldState, StreamState
 from glue_streaming.watermark_view import Entry
@@ -65,12 +65,14 @@ class Publisher:
         self.complete_until = wanted.committed_at if wanted is not None else None
         if wanted is None or wanted.line is None or not self._is_news(entry, wanted, now):
             return None
+        failpoints.reach("watermark.before")
         self.check()
         for table in wanted.left:
             if table in tables:
                 self.views.take_away(table, wanted.missing[table])
         if not watermark_view.write(self.glue, self.source, wanted):
             return None
+        failpoints.reach("watermark.after")
         for table in entry.left.keys() - wanted.left.keys():
             self.views.bring_back(table)
         return wanted.line

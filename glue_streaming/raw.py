@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from glue_streaming import failpoints
 from glue_streaming.holes import places
 from glue_streaming.shards import Record
 
@@ -46,6 +47,7 @@ def keep(s3: Any, bucket: str, source: str, shard: str, record: Record, reason: 
     key = f"{_PREFIX}/{source}/{shard}/{record.sequence}"
     metadata = {"reason": reason.encode("ascii", "replace").decode()[:_MAX_REASON].replace("\n", " ")}
     s3.put_object(Bucket=bucket, Key=key, Body=record.data, Metadata=metadata)
+    failpoints.reach("raw.kept")
     return f"s3://{bucket}/{key}"
 
 
