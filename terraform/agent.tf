@@ -239,7 +239,7 @@ locals {
 resource "aws_ssm_parameter" "agent" {
   for_each = local.agent_configs
 
-  #checkov:skip=CKV2_AWS_34: a configuration without any secret; plain, so that an operator needs no key to read it
+  #checkov:skip=CKV2_AWS_34:A configuration without any secret; plain, so that an operator needs no key to read it
   name        = "/${var.name}/agent/${each.key}"
   description = "agent.toml of the source ${each.key}."
   type        = "String"

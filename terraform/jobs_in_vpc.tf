@@ -9,6 +9,7 @@ locals {
 }
 
 resource "aws_security_group" "jobs" {
+  #checkov:skip=CKV2_AWS_5:The Glue connections below attach it
   count = var.jobs_in_vpc ? 1 : 0
 
   name        = "${var.name}-jobs"
@@ -86,10 +87,10 @@ resource "aws_glue_connection" "jobs" {
 
 # What a job's role needs so that Glue can put its network interfaces into the subnets.
 data "aws_iam_policy_document" "job_network" {
+  #checkov:skip=CKV_AWS_356:Only describing is allowed on everything, since it knows no resources
   statement {
-    sid     = "LookAtNetwork"
-    actions = ["ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcAttribute", "ec2:DescribeVpcEndpoints", "ec2:DescribeVpcs"]
-    # Describing knows no resources.
+    sid       = "LookAtNetwork"
+    actions   = ["ec2:DescribeNetworkInterfaces", "ec2:DescribeRouteTables", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcAttribute", "ec2:DescribeVpcEndpoints", "ec2:DescribeVpcs"]
     resources = ["*"]
   }
   statement {

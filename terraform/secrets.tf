@@ -7,7 +7,7 @@
 resource "aws_secretsmanager_secret" "database" {
   for_each = var.agent.password_secrets ? local.agents : {}
 
-  #checkov:skip=CKV2_AWS_57: rotated by a person, as said above
+  #checkov:skip=CKV2_AWS_57:Rotated by a person, as said above
   name                    = "${var.name}/database/${each.key}"
   description             = "Password of the replication user of the source ${each.key}."
   kms_key_id              = local.kms_key_arn
