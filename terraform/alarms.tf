@@ -120,7 +120,7 @@ locals {
     dead-letters = {
       namespace = "AWS/SQS", metric = "ApproximateNumberOfMessagesVisible", dimensions = { QueueName = aws_sqs_queue.dead_letters.name }
       minutes   = 5, steps = 1, threshold = 0
-      meaning   = "A schedule, a rule or the planning function could not hand something over; the message says what and why."
+      meaning   = "A schedule or a rule could not hand something over; the message says what and why."
     }
   }
 

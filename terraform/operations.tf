@@ -115,7 +115,7 @@ resource "aws_sns_topic_policy" "alarms" {
 
 # ------------------------------------------------------------------------------------------------ dead letters
 
-# What a schedule, a rule or the planning function could not hand over, with the reason in the message's attributes.
+# What a schedule or a rule could not hand over, with the reason in the message's attributes.
 # Encrypted with the queue service's own key: the senders are services, and none of them then needs a key's grant.
 resource "aws_sqs_queue" "dead_letters" {
   name                      = local.dead_letters
@@ -140,7 +140,7 @@ data "aws_iam_policy_document" "dead_letters" {
     }
   }
 
-  # Schedules and the function send as their roles, whose policies allow it.
+  # Schedules send as their role, whose policy allows it.
   statement {
     sid       = "RefusePlainHttp"
     effect    = "Deny"
@@ -235,8 +235,9 @@ resource "aws_cloudwatch_event_target" "trouble" {
   arn       = local.topic_arn
 
   input_transformer {
-    input_paths    = each.value.paths
-    input_template = join("\n", [for line in each.value.lines : jsonencode(line)])
+    input_paths = each.value.paths
+    # Lines of quoted text. Not jsonencode: it would spell out the brackets around the names.
+    input_template = join("\n", [for line in each.value.lines : "\"${line}\""])
   }
   dead_letter_config {
     arn = aws_sqs_queue.dead_letters.arn

@@ -137,10 +137,12 @@ run "people_are_told" {
   assert {
     condition = alltrue([
       for target in aws_cloudwatch_event_target.trouble : alltrue([
+        for name in keys(target.input_transformer[0].input_paths) : strcontains(target.input_transformer[0].input_template, "<${name}>")
+        ]) && alltrue([
         for name in flatten(regexall("<([a-z]+)>", target.input_transformer[0].input_template)) : contains(keys(target.input_transformer[0].input_paths), name)
       ])
     ])
-    error_message = "A template uses no name that it does not define."
+    error_message = "A template uses every name that it defines, and no other."
   }
 }
 
