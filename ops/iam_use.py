@@ -35,6 +35,8 @@ REASONS: Final[Mapping[str, str]] = {
     "stream-job/KeepCheckpoint": "the demo keeps Spark's checkpoint on disk",
     "stream-job/ListRawAndCheckpoint": "raw bytes are listed for a replay, and the demo's checkpoint is on disk",
     "stream-job/TakeEpochAnswerRequests/dynamodb:*Item": "requests of an operator, which the demo does not make",
+    "fold-job/ListTables": "the daily maintenance lists what no table reaches",
+    "fold-job/CommitTables/glue:GetTables": "a fold that is started by hand, without tables, looks for them",
     "agent-*/LeaveClaims": "only a block above the stream's record limit goes to S3",
     "agent-*/WriteEncryptedObjects": "only a block above the stream's record limit goes to S3",
     "schedule/KeepUndelivered": "only what could not be started is kept",

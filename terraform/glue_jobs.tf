@@ -293,7 +293,7 @@ data "aws_iam_policy_document" "stream_job" {
 
   statement {
     sid     = "CommitTables"
-    actions = ["glue:GetDatabase", "glue:CreateDatabase", "glue:GetTable", "glue:GetTables", "glue:CreateTable", "glue:UpdateTable"]
+    actions = ["glue:CreateDatabase", "glue:GetTable", "glue:GetTables", "glue:CreateTable", "glue:UpdateTable"]
     resources = concat(
       ["${local.catalog_arn}:catalog"],
       local.catalog_resources["_lake"],

@@ -169,7 +169,7 @@ variable "kms_key_arn" {
 }
 
 variable "lake_formation" {
-  description = "True where Lake Formation is hardened in this account: grants the roles what IAM alone would allow."
+  description = "True where Lake Formation is hardened in this account: grants the roles there what their policies allow. Whoever applies must be a Lake Formation administrator."
   type        = bool
   default     = false
 }

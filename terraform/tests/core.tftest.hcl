@@ -51,6 +51,10 @@ run "everything_at_rest_is_encrypted_with_the_key" {
     error_message = "Query results are encrypted with the key."
   }
   assert {
+    condition     = length(aws_lakeformation_permissions.tables) == 0
+    error_message = "Lake Formation is left alone unless asked."
+  }
+  assert {
     condition     = length(aws_kms_key.this) == 0
     error_message = "A site that brings a key gets no second one."
   }
@@ -296,6 +300,27 @@ run "analysts_query_within_limits" {
   assert {
     condition     = length(aws_iam_role.analyst) == 1
     error_message = "There is an analyst role where somebody may take it up."
+  }
+}
+
+run "a_hardened_lake_formation_is_told_what_the_roles_do" {
+  command = plan
+  variables {
+    lake_formation = true
+    analysts       = ["arn:aws:iam::123456789012:role/people"]
+  }
+
+  assert {
+    condition     = toset(aws_lakeformation_permissions.tables["analyst/shop_cut"].permissions) == toset(["SELECT", "DESCRIBE"])
+    error_message = "Analysts read, and change nothing."
+  }
+  assert {
+    condition     = contains(aws_lakeformation_permissions.database["stream_job/shop_lake"].permissions, "CREATE_TABLE") && contains(aws_lakeformation_permissions.tables["stream_job/shop_lake"].permissions, "ALTER")
+    error_message = "The streaming job makes and commits to tables."
+  }
+  assert {
+    condition     = !contains(keys(aws_lakeformation_permissions.tables), "stream_job/shop_history")
+    error_message = "The streaming job has no part in the history's views."
   }
 }
 
