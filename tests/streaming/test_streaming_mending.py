@@ -100,12 +100,30 @@ def test_a_replay_goes_through_a_long_hole_in_stretches(world: Any, job: Any) ->
     assert (hole.after, hole.last) == (Position(1, 10, 0), Position(1, 25, 0))
     assert ".." in hole.where
     world.registry.register(odd)
-    job.set("bytes_per_shard", "500")
+    job.set("bytes_per_shard", "1")
     there = place(world)
     item = holes.request(there, "replay", holes.read(there).open[0], by="ann")
     job.run(10)
     assert holes.await_answer(there, item, 1)[0] == "done"
     assert job.ids() == [1, 2, 3, 4, 5, 6, 7, 9]
+
+
+def test_a_replay_fills_the_hole_that_was_meant_and_no_other(world: Any, job: Any) -> None:
+    """Another lane's bytes lie between this one's: they are left to their own request."""
+    orders = world.schema("orders")
+    world.send(world.data(orders, 10, [{"id": 1}]), world.data(orders, 10, [{"id": 101}], lane="1"))
+    odd = TableSchema(world.source, "orders", (*orders.columns, Column("odd", "long", "odd", "bigint")), ("id",))
+    for n, lane in enumerate(["0", "1", "0"], start=2):
+        world.send(world.data(odd, 10 * n, [{"id": n, "odd": n}], lane=lane))
+    job.run(2)
+    job.clock.now += 181
+    job.run()
+    assert {hole.lane: hole.last.lsn for hole in job.state().holes} == {"0": 40, "1": 30}
+    world.registry.register(odd)
+    number = [hole.lane for hole in job.state().holes].index("0")
+    assert ask(world, job, "replay", number)[0] == "done"
+    assert [(hole.lane, hole.last.lsn) for hole in job.state().holes] == [("1", 30)]
+    assert sorted(job.ids()) == [1, 2, 4, 101]
 
 
 def test_a_replay_with_its_bytes_gone_is_refused(world: Any, job: Any) -> None:
