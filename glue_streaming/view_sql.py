@@ -7,6 +7,7 @@ A cut view names the watermark before the table, so the table is loaded after it
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -21,6 +22,16 @@ NEWEST_FIRST: Final = "_era DESC, _lsn DESC, _idx DESC"
 OLDEST_FIRST: Final = "_era, _lsn, _idx"
 _BY_NAME: Final = {column.name: column for column in METADATA_COLUMNS}
 _TRAILING: Final = (_BY_NAME["_committed_at"], _BY_NAME["_raw"])
+
+
+_BOUNDS: Final = ("valid_from", "valid_to")
+_OWN: Final = re.compile(
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \b(?P<own>nth|deletes|known_\d+|root_\d+|head_(?:era|lsn|idx|old_key)
+    |old_(?:\d+|deletes|known_\d+|head_(?:era|lsn|idx|old_key))|at_(?:era|lsn|idx)|valid_(?:from|to)
+    |span_(?:era|lsn|idx|end)|end_(?:era|lsn|idx|committed_at))\b""",
+    re.VERBOSE,
+)
+"""The columns that the views' queries make for themselves; texts and quoted names are passed by."""
 
 
 def quoted(name: str) -> str:
@@ -42,21 +53,21 @@ def change_columns(shape: Shape) -> tuple[ShapeColumn, ...]:
 
 
 def version_columns(shape: Shape) -> tuple[ShapeColumn, ...]:
-    """The columns of the type-2 view."""
-    bounds = tuple(ShapeColumn(name, "TIMESTAMP", "timestamp(6)", "timestamp") for name in ("valid_from", "valid_to"))
+    """The columns of the type-2 view. Where the table has a `valid_from` of its own, the view's is `valid_from__2`."""
+    bounds = (ShapeColumn(_free(name, shape), "TIMESTAMP", "timestamp(6)", "timestamp") for name in _BOUNDS)
     return (*bounds, *shape.columns, _BY_NAME["_unchanged"], _BY_NAME["_raw"])
 
 
 def current(shape: Shape) -> str:
     """Current rows, as fresh as the last micro-batch, exact for one snapshot of the table."""
-    return _state(shape, [], "TRUE")
+    return _kept_apart(_state(shape, [], "TRUE"))
 
 
 def cut(shape: Shape) -> str:
     """Current rows at the source's watermark: whole transactions, across all cut views of one query."""
     watermark = f"w AS (SELECT era, lsn FROM {quoted(shape.source + '_cut')}.{quoted('watermark')})"
     within = "(_era < w.era OR (_era = w.era AND _lsn <= w.lsn))"
-    return _state(shape, [watermark], within)
+    return _kept_apart(_state(shape, [watermark], within))
 
 
 def changes(shape: Shape) -> str:
@@ -82,7 +93,7 @@ def versions(shape: Shape) -> str:
         "WHERE e._op <> 't')",
     ]
     span = "span_era, span_lsn, span_idx"
-    kept = (*_physical(shape), "span_era", "span_lsn", "span_idx", "span_end")
+    kept = (*_physical(shape), "$span_era", "$span_lsn", "$span_idx", "$span_end")
     source = "spanned"
     if shape.torn:
         parts += _lineage(shape, "spanned", kept, span)
@@ -93,7 +104,7 @@ def versions(shape: Shape) -> str:
         f"ended AS (SELECT _op, _committed_at AS valid_from, coalesce({ends}, span_end) AS valid_to, {filled} "
         f"FROM {source})"
     )
-    return f"WITH {_list(parts)} SELECT {_casts(version_columns(shape))} FROM ended WHERE _op <> 'd'"
+    return _kept_apart(f"WITH {_list(parts)} SELECT {_version_casts(shape)} FROM ended WHERE _op <> 'd'")
 
 
 def keyless_versions(shape: Shape) -> str:
@@ -110,11 +121,35 @@ def keyless_versions(shape: Shape) -> str:
         f"JOIN spans AS t ON {_behind('e', 't')} AND (t.end_era IS NULL OR {_before('e', 't', 'end')}) "
         "WHERE e._op IN ('c', 'r'))",
     ]
-    return f"WITH {_list(parts)} SELECT {_casts(version_columns(shape))} FROM ended"
+    return _kept_apart(f"WITH {_list(parts)} SELECT {_version_casts(shape)} FROM ended")
 
 
 _POSITION: Final = ("_era", "_lsn", "_idx")
 _NOWHERE: Final = "CAST(-1 AS integer), CAST(-1 AS bigint), CAST(-1 AS integer)"
+
+
+def _kept_apart(sql: str) -> str:
+    """The query with its own columns' names as no table's column is called: `nth` becomes `"$nth"`.
+
+    In this module they stand bare, while every column of a table is quoted.
+    """
+    return _OWN.sub(lambda found: f'"${found["own"]}"' if found["own"] else found[0], sql)
+
+
+def _free(name: str, shape: Shape) -> str:
+    taken = {column.name for column in shape.columns}
+    candidate, suffix = name, 2
+    while candidate in taken:
+        candidate, suffix = f"{name}__{suffix}", suffix + 1
+    return candidate
+
+
+def _version_casts(shape: Shape) -> str:
+    columns = version_columns(shape)
+    bounds = [
+        f"CAST({own} AS {c.trino}) AS {quoted(c.name)}" for own, c in zip(_BOUNDS, columns[: len(_BOUNDS)], strict=True)
+    ]
+    return _list([*bounds, _casts(columns[len(_BOUNDS) :])])
 
 
 def _state(shape: Shape, first: Sequence[str], within: str) -> str:
