@@ -183,7 +183,8 @@ class _Quiet(SimpleHTTPRequestHandler):
         """Nothing: a test's output is pytest's."""
 
 
-# Stands where ssh would: keeps what the build called it with, refuses what is not pinned, and runs git's own command.
+# Stands where ssh would: keeps what the build called it with, refuses another host key when it is told to be strict,
+# and runs git's own command.
 _SSH = """#!/bin/bash
 set -eu
 key=; hosts=; strict=no
@@ -199,7 +200,7 @@ while [ $# -gt 1 ]; do
     *) host=$1; shift; break ;;
   esac
 done
-[ $strict = yes ] && grep -qxF "{host_key}" "$hosts" || {{ echo "Host key verification failed." >&2; exit 255; }}
+if [ $strict = yes ] && ! grep -qxF "{host_key}" "$hosts"; then echo "Host key verification failed." >&2; exit 255; fi
 stat -c %a "$key" > "{folder}/key_mode"
 cp "$key" "{folder}/key"
 env > "{folder}/environment"

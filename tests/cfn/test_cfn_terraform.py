@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("terraform", "schemas", "glue_streaming", "ops")
 
 # The jobs of a laptop find the wheels in their own environment.
-MAKEFILE = "glue-bundle:\n\tpython3 -m ops.glue_bundle --without-wheels\n"
+BUNDLE = "--without-wheels"
 
 
 def variables(certificate: str) -> str:
@@ -51,9 +51,10 @@ def certificate(tmp_path: Path) -> str:
 def repository(remote: Any, certificate: str) -> Any:
     """A remote that holds this repository as it is on this machine."""
     for folder in FOLDERS:
-        ignored = shutil.ignore_patterns("__pycache__", ".terraform*", "*.tfstate*")
+        ignored = shutil.ignore_patterns("__pycache__", ".terraform", "*.tfstate*")
         shutil.copytree(ROOT / folder, remote.work / folder, ignore=ignored)
-    remote.commit({"Makefile": MAKEFILE, "terraform/environments/dev.tfvars.json": variables(certificate)})
+    shutil.copy(ROOT / "Makefile", remote.work)
+    remote.commit({"terraform/environments/dev.tfvars.json": variables(certificate)})
     return remote
 
 
@@ -76,7 +77,12 @@ def test_the_seed_builds_and_removes_the_whole_deployment(
     """A build of an empty account makes the deployment, a build with -destroy removes it; no statement is idle."""
     stack = deploy("whole-seed", parameters(ProjectName="whole"))
     aws.forget_decisions()
-    quick = {"APPLY": "yes", "TF_CLI_ARGS_apply": "-parallelism=30", "TF_CLI_ARGS_plan": "-parallelism=30"}
+    quick = {
+        "APPLY": "yes",
+        "BUNDLE": BUNDLE,
+        "TF_CLI_ARGS_apply": "-parallelism=30",
+        "TF_CLI_ARGS_plan": "-parallelism=30",
+    }
     applied = build(stack, seconds=600, **quick)
     assert applied.status == "SUCCEEDED", applied.log[-6000:]
     jobs = aws.client("glue").get_jobs()["Jobs"]
