@@ -207,7 +207,9 @@ class Driver:
             table = self.lake.tables.get((request.key.source, request.key.table))
             hole = requests.find(table.state.holes if table is not None else (), request)
             if table is None or hole is None:
-                if not self._replays.has(request):
+                if table is not None and requests.was_accepted(table.state, request):
+                    self._controls.answer(request, "done", requests.ACCEPTED, now)
+                elif not self._replays.has(request):
                     why = "there is no such hole: it was mended, or has grown since. Look at the list again"
                     self._controls.answer(request, "refused", why, now)
             elif request.kind == "replay":
@@ -224,7 +226,7 @@ class Driver:
     def _answer(self, accepted: Sequence[Request], replayed: Sequence[Outcome], now: float) -> None:
         """After the commits."""
         for request in accepted:
-            self._controls.answer(request, "done", "the hole is closed; its changes stay missing for good", now)
+            self._controls.answer(request, "done", requests.ACCEPTED, now)
         if replayed:
             key = self._replays.current.key
             settled = self._replays.settle(replayed, self.lake.tables[key.source, key.table].state.holes)

@@ -21,6 +21,7 @@ PREFIX: Final = "lake-request:"
 AGENT_PREFIX: Final = "request:"
 OPEN: Final = "open"
 KINDS: Final = ("replay", "accept")
+ACCEPTED: Final = "the hole is closed; its changes stay missing for good"
 _KEEP_SECONDS: Final = 86_400.0
 
 
@@ -109,6 +110,11 @@ class Requests:
 def find(holes: Iterable[Hole], request: Request) -> Hole | None:
     """The hole as the request names it; None where it has changed or gone since."""
     return next((hole for hole in holes if request.means(hole)), None)
+
+
+def was_accepted(state: StreamState, request: Request) -> bool:
+    """Whether the table holds already what is asked for: the driver that did it was lost before it answered."""
+    return request.kind == "accept" and any(request.means(item.hole) for item in state.accepted)
 
 
 def unacceptable(state: StreamState, hole: Hole) -> str | None:
