@@ -122,8 +122,8 @@ def choices(load: Load) -> dict[str, Load]:
         "stream on demand": replace(load, stream_mode="ON_DEMAND"),
         "stream provisioned": replace(load, stream_mode="PROVISIONED", shards=needed_shards(load)),
         "stream kept for a day": replace(load, retention_hours=24),
-        "a VPN and the site's endpoints": replace(load, vpn_connections=1, endpoints=max(load.endpoints, 8)),
-        "and the jobs in the VPC": replace(load, vpn_connections=1, endpoints=max(load.endpoints, 10)),
+        "a VPN and the site's endpoints": replace(load, vpn_connections=1, endpoints=max(load.endpoints, 7)),
+        "and the jobs in the VPC": replace(load, vpn_connections=1, endpoints=max(load.endpoints, 9)),
     }
 
 
