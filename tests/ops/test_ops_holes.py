@@ -17,6 +17,8 @@ from glue_streaming.state import Accepted, EndedGroup, SnapshotState, StreamStat
 from ops import __main__, holes, holes_verb
 from ops.errors import NoSuchHole, NotApplicable, TookTooLong
 from ops.holes import Place
+from producer.blocks import Lane
+from producer.requests import Requests
 from schemas.position import Position
 
 NOW = datetime(2026, 1, 2, 5, 0, tzinfo=UTC)
@@ -133,6 +135,31 @@ def test_a_resend_goes_to_the_agent_and_names_the_positions(place: Place) -> Non
         "status": "open",
         "by": "ann",
     }
+
+
+def test_the_agent_carries_out_what_the_command_asks(place: Place) -> None:
+    """Both sides agree on the item: the agent's reader resends exactly the hole, snapshots the table, and answers."""
+    done: list[Any] = []
+
+    class Spool:
+        def resend(self, lane: Lane, after: Position | None, last: Position) -> int:
+            done.append((lane.table, lane.name, after, last))
+            return 3
+
+    class Snapshots:
+        def tables(self) -> list[str]:
+            return ["orders"]
+
+        def request(self, table: str) -> None:
+            done.append(table)
+
+    keep(place, StreamState(holes=(GAP,)))
+    (hole,) = holes.read(place).open
+    names = [holes.request(place, "resend", hole, by="ann"), holes.request_snapshot(place, "orders", by="ann")]
+    agent = Requests(place.dynamodb, place.sources_table, "shop", Spool(), Snapshots())  # type: ignore[arg-type]
+    assert agent.answer_all() == 2
+    assert sorted(map(str, done)) == sorted(map(str, [("orders", "0", GAP.after, GAP.last), "orders"]))
+    assert [holes.await_answer(place, name)[0] for name in names] == ["done", "done"]
 
 
 def test_accept_and_replay_go_to_the_streaming_job(place: Place) -> None:
