@@ -229,7 +229,7 @@ run "going_back_runs_an_earlier_bundle" {
     error_message = "The newer bundle stays in the bucket."
   }
   assert {
-    condition     = output.bundles == ["00000000000000aa", "fedcba9876543210", "00000000000000a1", "00000000000000a2", "00000000000000a3", "00000000000000a4"]
+    condition     = output.bundles == tolist(["00000000000000aa", "fedcba9876543210", "00000000000000a1", "00000000000000a2", "00000000000000a3", "00000000000000a4"])
     error_message = "Six bundles are kept, the one that runs first."
   }
 }
