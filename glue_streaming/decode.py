@@ -104,12 +104,13 @@ def conform(table: pa.Table, schema: pa.Schema, batch: int, tier: str) -> pa.Tab
     Raises MalformedBlock where a value does not fit its column.
     """
     constants = {"_batch": pa.scalar(batch, pa.int64()), "_tier": pa.scalar(tier, pa.string())}
+    there = dict(zip(table.column_names, table.columns, strict=True))
     columns = []
     for field in schema:
         if field.name in constants:
             column = pa.repeat(constants[field.name], table.num_rows).cast(field.type)
-        elif field.name in table.column_names:
-            column = _cast(table.column(field.name), field)
+        elif field.name in there:
+            column = _cast(there[field.name], field)
         else:
             column = pa.nulls(table.num_rows, field.type)
         columns.append(column)

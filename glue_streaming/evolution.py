@@ -7,6 +7,7 @@ the lake column cannot hold it, the source's column goes on in a new one: `amoun
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -61,6 +62,9 @@ def fit(table: Schema, origins: Mapping[str, str], schema: TableSchema, policy: 
     kept = {field.name: field.field_type for field in table.fields if field.name not in RESERVED}
     taken = set(kept) | set(RESERVED)
     names = {column.name for column in schema.columns}
+    by_origin: dict[str, list[str]] = defaultdict(list)
+    for name in kept:
+        by_origin[origins.get(name, name)].append(name)
     columns, lineage = {}, {}
     added: dict[str, Column] = {}
     widened: dict[str, Column] = {}
@@ -68,7 +72,7 @@ def fit(table: Schema, origins: Mapping[str, str], schema: TableSchema, policy: 
     problems = []
     for column in schema.columns:
         in_key = column.name in schema.key
-        known = [name for name in kept if _belongs(name, column, origins, in_key)]
+        known = _known(column, kept, by_origin, in_key)
         wanted = iceberg_type(column.avro)
         home = _first(name for name in known if _takes(kept[name], wanted))
         if home is None:
@@ -138,9 +142,14 @@ def _change(table: Table, found: Fit, origins: Mapping[str, str]) -> None:
             transaction.set_properties({ORIGINS: json.dumps({**origins, **others}, separators=(",", ":"))})
 
 
-def _belongs(name: str, column: Column, origins: Mapping[str, str], in_key: bool) -> bool:
-    """A key's column keeps its name in the lake, whatever the source calls it: the views know it by that."""
-    return name == column.name if in_key else origins.get(name, name) == column.source_name
+def _known(
+    column: Column, kept: Mapping[str, IcebergType], by_origin: Mapping[str, list[str]], in_key: bool
+) -> list[str]:
+    """The lake columns that are the column's. A key's column keeps its name in the lake, whatever the source calls it:
+    the views know it by that."""
+    if in_key:
+        return [column.name] if column.name in kept else []
+    return list(by_origin.get(column.source_name, ()))
 
 
 def _first(names: Iterable[str]) -> str | None:
