@@ -81,18 +81,18 @@ def test_decisions_name_the_statement_that_allowed(guarded: LocalAws, role: Make
 
 def test_table_call_needs_its_database_and_the_catalog(guarded: LocalAws, role: Make) -> None:
     """Glue judges a table and all its ancestors: a grant on the table alone is not enough."""
-    table, database = f"arn:aws:glue:{HERE}:table/d/t", f"arn:aws:glue:{HERE}:database/d"
+    table, database = f"arn:aws:glue:{HERE}:table/empty/t", f"arn:aws:glue:{HERE}:database/empty"
     catalog = f"arn:aws:glue:{HERE}:catalog"
     granted = [table, database, catalog]
     for missing in granted:
         name = role(allow("glue:GetTable", [arn for arn in granted if arn != missing]))
-        message = refused(guarded.as_role(name, "glue").get_table, DatabaseName="d", Name="t")
+        message = refused(guarded.as_role(name, "glue").get_table, DatabaseName="empty", Name="t")
         assert message.endswith(
             f"glue:GetTable on resource: {missing} because no identity-based policy allows the glue:GetTable action"
         )
     name = role(allow("glue:GetTable", granted))
-    refused(guarded.as_role(name, "glue").get_table, "EntityNotFoundException", DatabaseName="d", Name="t")
-    refused(guarded.as_role(name, "glue").get_table, DatabaseName="d", Name="other")
+    refused(guarded.as_role(name, "glue").get_table, "EntityNotFoundException", DatabaseName="empty", Name="t")
+    refused(guarded.as_role(name, "glue").get_table, DatabaseName="empty", Name="other")
 
 
 def test_prefix_condition_of_a_listing(guarded: LocalAws, role: Make) -> None:
