@@ -31,6 +31,27 @@ def split(world: Any) -> None:
     kinesis.split_shard(StreamName=world.stream, ShardToSplit=shard, NewStartingHashKey=str(2**127))
 
 
+class OneAtATime(Client):
+    """With pages of one record."""
+
+    def get_records(self, **request: Any) -> Any:
+        return self._real.get_records(**{**request, "Limit": 1})
+
+
+def test_a_child_waits_until_its_parent_is_drained(world: Any, job: Any) -> None:
+    """The parent takes several batches: what the child holds comes behind it, and nothing becomes a hole meanwhile."""
+    orders = world.schema("orders")
+    job.set("bytes_per_shard", "1")
+    job.wrap = OneAtATime
+    world.send(*(world.data(orders, 10 * n, [{"id": n}]) for n in range(1, 8)))
+    split(world)
+    world.send(world.data(orders, 80, [{"id": 8}]), world.progress(85))
+    loaded = [job.run(1).rows for _ in range(16)]
+    assert set(loaded) <= {0, 1}
+    assert (job.ids(), job.state().holes) == ([1, 2, 3, 4, 5, 6, 7, 8], ())
+    assert job.watermark() == Line(1, 85)
+
+
 def test_a_lane_that_waits_holds_no_shards_children(world: Any, job: Any) -> None:
     """A table is paused, the shard splits: other lanes go on in the children; afterwards nothing is missing."""
     orders, items = world.schema("orders"), world.schema("items")
