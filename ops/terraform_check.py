@@ -63,8 +63,20 @@ _POLICIES: Final = {
     "aws_sqs_queue": ("policy",),
     "aws_vpc_endpoint": ("policy",),
 }
-# Findings of parliament that stay, by the finding and the policy's address (both as patterns), each with its reason.
-WAIVED: Final[tuple[tuple[str, str, str], ...]] = ()
+# Findings of parliament that stay: the finding and the policy's address, both as patterns, and the reason.
+WAIVED: Final = (
+    ("^RESOURCE_STAR", r"^aws_kms_key\.", "a key's policy has no resource but its own key, written as a star"),
+    (
+        "^UNKNOWN_CONDITION_FOR_ACTION: .* kms:EncryptionContext:aws:logs:arn for action kms:DescribeKey$",
+        r"^aws_kms_key\.",
+        "CloudWatch Logs asks for this statement as a whole; for this one action it is never met",
+    ),
+    (
+        "^MISMATCHED_TYPE: .*ArnLike requires a value of type Arn but given String$",
+        r"^aws_kms_key\.",
+        "the encryption context of a log group is its ARN",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -126,6 +138,15 @@ def policies(state: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             for attribute in _POLICIES.get(resource["type"], ()) if resource["mode"] == "managed" else ():
                 if document := resource["values"].get(attribute):
                     yield f"{resource['address']}.{attribute}", document
+
+
+def lintable(document: str) -> str:
+    """A trust policy with the resource that it has by its place, which parliament wants to read."""
+    policy = json.loads(document)
+    for statement in policy["Statement"] if isinstance(policy["Statement"], list) else [policy["Statement"]]:
+        if "sts:AssumeRole" in statement["Action"] and "Principal" in statement:
+            statement.setdefault("Resource", "arn:aws:iam::000000000000:role/this")
+    return json.dumps(policy)
 
 
 def waived(finding: str, address: str) -> bool:
@@ -202,7 +223,7 @@ def _parliament(folder: Path) -> Sequence[str]:
     names = {}
     for number, (address, document) in enumerate(policies(state)):
         names[f"{number}.json"] = address
-        (written / f"{number}.json").write_text(document)
+        (written / f"{number}.json").write_text(lintable(document))
     done = _tool("parliament", "--directory", str(written), "--json")
     found = []
     for line in done.stdout.splitlines():
@@ -211,7 +232,7 @@ def _parliament(folder: Path) -> Sequence[str]:
             address = names[Path(issue["location"]["filepath"]).name]
             text = f"{issue['issue']}: {issue['title']}: {issue['detail']}"
             found += [] if waived(text, address) else [f"{address}: {text}"]
-    if not names or (done.returncode and not found and not WAIVED):
+    if not names or (done.returncode and not done.stdout.strip()):
         found.append(f"parliament ended with {done.returncode} on {len(names)} policies: {done.stderr[-2000:]}")
     return found
 

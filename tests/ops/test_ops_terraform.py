@@ -130,3 +130,19 @@ def test_policies_of_a_state_are_found_in_every_module() -> None:
     read = {"type": "aws_iam_role", "mode": "data", "address": "c", "values": {"assume_role_policy": "{}"}}
     state = {"values": {"root_module": {"resources": [empty, read], "child_modules": [{"resources": [role]}]}}}
     assert list(terraform_check.policies(json.loads(json.dumps(state)))) == [("a.assume_role_policy", "{}")]
+
+
+def test_a_waiver_covers_its_finding_and_its_policy_alone() -> None:
+    """The same finding elsewhere still fails the check."""
+    star = "RESOURCE_STAR: Unnecessary use of Resource *: ['kms:Decrypt']"
+    assert terraform_check.waived(star, "aws_kms_key.this[0].policy")
+    assert not terraform_check.waived(star, "aws_iam_role_policy.plan.policy")
+    assert not terraform_check.waived("MISMATCHED: x", "aws_kms_key.this[0].policy")
+
+
+def test_trust_policies_are_read_with_their_own_role_as_resource() -> None:
+    """A trust policy names no resource; any other policy without one stays malformed."""
+    trust = {"Statement": [{"Action": "sts:AssumeRole", "Principal": {"Service": "glue.amazonaws.com"}}]}
+    other = {"Statement": [{"Action": "s3:GetObject"}]}
+    assert "Resource" in json.loads(terraform_check.lintable(json.dumps(trust)))["Statement"][0]
+    assert json.loads(terraform_check.lintable(json.dumps(other))) == other
