@@ -66,10 +66,9 @@ class TableTask:
 
 @dataclass(frozen=True)
 class Replay:
-    """Stored raw bytes that are to fill what is open of a lane up to `last`."""
+    """Stored raw bytes that are to fill holes of a lane."""
 
     key: LaneKey
-    last: Position
     range: RawRange
 
 
@@ -327,11 +326,11 @@ class _Work:
         return chain.fills(self._lane(key, table), block.prev, block.last)
 
     def _wanted(self, key: LaneKey, verdict: chain.Verdict) -> bool:
-        """A replay fills its own hole and does nothing else: what follows the mark comes from the shard, in order."""
+        """A replay fills its lane's holes and does nothing else: what follows the mark comes in the shard's order."""
         replay = self._task.replay
         if replay is None:
             return True
-        return key == replay.key and isinstance(verdict, Fill) and verdict.hole.last <= replay.last
+        return key == replay.key and isinstance(verdict, Fill)
 
     def _carry_out(self, key: LaneKey, lane: Lane, verdict: chain.Verdict, block: Block, record: Record) -> None:
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from glue_streaming import shards
@@ -25,19 +26,28 @@ class Reading:
     def __init__(self, kinesis: Any, stream: str, dynamodb: Any, table_name: str, job: str) -> None:
         self._kinesis = kinesis
         self._stream = stream
-        self._positions = Positions(dynamodb, table_name, job, shards.identity(kinesis, stream))
+        self._positions_in: Callable[[str], Positions] = partial(Positions, dynamodb, table_name, job)
+        self._shards: dict[str, Shard] = {}
+        self._listed_at = float("-inf")
+        self._begin(shards.identity(kinesis, stream))
+
+    def _begin(self, identity: str) -> None:
+        """Takes up what was saved of the stream with that identity, and of no other."""
+        self._identity = identity
+        self._positions = self._positions_in(identity)
         saved = self._positions.load()
         self.recreated = saved.recreated
         self._starts = dict(saved.starts)
         self._drained = set(saved.drained)
         self._saved: dict[str, tuple[str | None, bool]] = {}
-        self._shards: dict[str, Shard] = {}
-        self._listed_at = float("-inf")
         self._rewinds: list[tuple[str, Start]] = []
 
     def readable(self, now: float) -> dict[str, Start]:
         """The shards that may be read now, and where each goes on."""
         if now - self._listed_at >= _SHARD_LIST_SECONDS:
+            identity = shards.identity(self._kinesis, self._stream)
+            if identity != self._identity:
+                self._begin(identity)
             self._shards = shards.list_shards(self._kinesis, self._stream)
             self._listed_at = now
         return {name: self._starts.get(name, Start()) for name in shards.readable(self._shards, self._drained)}

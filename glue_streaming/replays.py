@@ -58,7 +58,7 @@ class Replays:
         if not self._queue:
             return None
         running = self._queue[0]
-        return Replay(running.request.key, running.request.last, running.waiting[0])
+        return Replay(running.request.key, running.waiting[0])
 
     def settle(self, outcomes: Sequence[Outcome], holes: Iterable[Hole]) -> tuple[Request, str, str] | None:
         """After the commit of a batch that replayed: the request with its answer, once there is one.

@@ -167,8 +167,9 @@ def _trimmed(world: Any, lsn: int) -> Callable[[Any], Any]:
     return Trimmed
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["while-it-runs", "while-it-is-down"])
 @pytest.mark.parametrize("refuses", [False, True], ids=["same-numbers", "refuses-foreign-numbers"])
-def test_a_stream_created_anew_is_read_from_its_beginning(world: Any, job: Any, refuses: bool) -> None:
+def test_a_stream_created_anew_is_read_from_its_beginning(world: Any, job: Any, refuses: bool, restarts: bool) -> None:
     """Its shards have the old ones' names, and positions in them mean nothing: nothing is skipped, no row is twice,
     and what went with the old stream is a hole with that reason."""
     orders, items = world.schema("orders"), world.schema("items")
@@ -185,7 +186,9 @@ def test_a_stream_created_anew_is_read_from_its_beginning(world: Any, job: Any, 
     world.send(world.data(orders, 30, [{"id": 3}]), world.data(items, 20, [{"id": 8}]), world.progress(35))
     if refuses:
         job.wrap = Refusing
-    job.restart()
+    if restarts:
+        job.restart()
+    job.clock.now += 30
     job.run(8)
     assert (job.ids(), job.ids("items")) == ([1, 3], [7, 8])
     (hole,) = job.state().holes
