@@ -41,6 +41,15 @@ $(CHECK)/.ready: requirements-check.txt
 	$(CHECK)/bin/pip install --quiet --no-deps --require-hashes -r requirements-check.txt
 	@touch $@
 
+picture: setup  ## draw docs/architecture.svg from its text
+	$(RUN)/d2 docs/architecture.d2 docs/architecture.svg
+
+aws-smoke: setup  ## prove on a real account what only AWS can show (WORDS="--var-file mine.tfvars")
+	$(RUN)/python -m ops.aws_smoke $(WORDS)
+
+aws-smoke-rehearsal: setup  ## the same on the laptop's AWS; takes minutes
+	HEADRACE_REHEARSAL=1 $(RUN)/pytest tests/ops/test_ops_aws_smoke_rehearsal.py
+
 lint: setup  ## style, types, and the direction of imports
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -61,4 +70,4 @@ requirements:  ## pin the requirements*.in again (needs uv)
 clean:  ## remove what the demo and the tests left behind
 	rm -rf .headrace build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help check-machine setup demo demo-terraform glue-bundle terraform-check lint test bench-path requirements clean
+.PHONY: help check-machine setup demo demo-terraform glue-bundle terraform-check picture aws-smoke aws-smoke-rehearsal lint test bench-path requirements clean
