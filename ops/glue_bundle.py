@@ -41,7 +41,7 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 def build(folder: Path = FOLDER, *, with_wheels: bool = True, root: Path = ROOT) -> dict[str, Any]:
     """Writes the folder anew and returns its manifest. Raises OpsError where the wheels cannot be fetched."""
-    files = {CODE: artefacts.packages_zip(root), **artefacts.scripts(root)}
+    files = _code(root)
     if with_wheels:
         files[WHEELS] = wheels_zip(root / REQUIREMENTS.name)
     manifest = manifest_of(files)
@@ -51,6 +51,15 @@ def build(folder: Path = FOLDER, *, with_wheels: bool = True, root: Path = ROOT)
         (folder / name).write_bytes(body)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n")
     return manifest
+
+
+def code_hash(root: Path = ROOT) -> str:
+    """The hash of a bundle without wheels."""
+    return str(manifest_of(_code(root))["bundle"])
+
+
+def _code(root: Path) -> dict[str, bytes]:
+    return {CODE: artefacts.packages_zip(root), **artefacts.scripts(root)}
 
 
 def manifest_of(files: Mapping[str, bytes]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from ops import artefacts
+from ops import artefacts, glue_bundle
 from ops.aws import Aws
 from ops.names import DYNAMODB_KEYS, Names, databases
 from ops.roles import ROLES, make
@@ -218,6 +218,7 @@ def _workflows(aws: Aws, deployment: Deployment, roles: Mapping[str, str], topic
         "plan_function": names.plan_function,
         "topic": topic,
         "mode": deployment.mode,
+        "bundle": glue_bundle.code_hash(),
         "map_concurrency": str(deployment.map_concurrency),
     }
     fold = _state_machine(aws, names.fold_workflow, artefacts.workflow("fold", values), roles["fold-workflow"])

@@ -1,4 +1,7 @@
-"""The IAM roles of the parts, and what each may do. Terraform narrows the resources further."""
+"""Stand-ins for the roles where Terraform is not used: the laptop's AWS then enforces no IAM.
+
+The roles that count are in terraform/, each with the actions and resources that its part uses.
+"""
 
 from __future__ import annotations
 
