@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from schemas.position import Line, Position
 
-MAX_REASON: Final = 1_000
-MAX_WHERE: Final = 4_000
-"""Characters. A hole that goes on growing keeps the first reasons and places: a table's property has to stay small."""
+MAX_REASON: Final = 400
+MAX_WHERE: Final = 800
+"""Characters. A hole that goes on growing keeps the first reasons and places: the catalog holds 512,000 in a property,
+and all holes of a table stand in one."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,9 @@ class Hole:
     opened_at: str
     where: str | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", self.reason[:MAX_REASON])
+
     @property
     def lowest(self) -> Position:
         """No position of the hole lies at or below this one (the origin of its era where nothing came before)."""
@@ -44,7 +48,7 @@ def add(holes: Sequence[Hole], hole: Hole) -> tuple[Hole, ...]:
         if earlier.lane == hole.lane and earlier.last == hole.after:
             both = earlier.reason if hole.reason in earlier.reason else f"{earlier.reason}; {hole.reason}"
             where = joined(earlier.where, hole.where)
-            one = replace(earlier, last=hole.last, reason=both[:MAX_REASON], where=where)
+            one = replace(earlier, last=hole.last, reason=both, where=where)
             return (*holes[:index], one, *holes[index + 1 :])
     return (*holes, hole)
 

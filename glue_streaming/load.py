@@ -38,8 +38,8 @@ _MAX_PAYLOAD_BYTES: Final = 128 * 1024 * 1024
 _MAX_ROWS_BYTES: Final = 1024 * 1024 * 1024
 _CELL_BYTES: Final = 8
 _SNAPSHOT_KINDS: Final = (Kind.SNAPSHOT, Kind.SNAPSHOT_END)
-MAX_HOLES: Final = 500
-"""Open holes of one lane: they all stand in one property of its table, which the catalog bounds."""
+MAX_HOLES: Final = 300
+"""Open holes of one table: they all stand in one property, which the catalog bounds."""
 
 
 def now_text() -> str:
@@ -104,7 +104,7 @@ class Obstacle:
     """Why a lane stopped, and at which block (its sequence number).
 
     reason: `schema` (the fingerprint is not one of the table's), `gap` (positions up to `upto` are missing), `paused`,
-    `full` (the lane has MAX_HOLES open holes, and its next block would open another one).
+    `full` (the table has MAX_HOLES open holes, and the lane's next block would open another one).
     """
 
     reason: str
@@ -305,7 +305,7 @@ class _Work:
             given_up = self._given_up(key, Obstacle("gap", record.sequence, upto=verdict.upto))
             if given_up is None:
                 return
-            if len(lane.holes) >= MAX_HOLES:
+            if self._full(key, lane):
                 self._outcome.obstacles[key] = Obstacle("full", record.sequence)
                 return
             lane = chain.declare(lane, verdict.upto, given_up.why, self._task.at, given_up.where)
@@ -383,9 +383,9 @@ class _Work:
     ) -> None:
         """Gives the block up: its bytes are kept, and the mark moves past it, or the hole it was to fill is divided.
 
-        A lane that has too many holes already stops instead: its table's property could hold no more of them.
+        Where the table has too many holes already the lane stops instead: its property could hold no more of them.
         """
-        if len(lane.holes) >= MAX_HOLES:
+        if self._full(key, lane):
             self._outcome.obstacles[key] = Obstacle("full", record.sequence)
             return
         where = self._keep_raw(key.source, record, reason)
@@ -394,6 +394,10 @@ class _Work:
         else:
             lane = chain.declare(lane, block.last, reason, self._task.at, where)
         self._outcome.lanes[key] = (lane, record.sequence)
+
+    def _full(self, key: LaneKey, lane: Lane) -> bool:
+        others = self._task.tables[key.source, key.table].lanes.values()
+        return len(lane.holes) + sum(len(other.holes) for other in others if other.name != key.lane) >= MAX_HOLES
 
     def _lane(self, key: LaneKey, table: TableTask) -> Lane:
         moved = self._outcome.lanes.get(key)

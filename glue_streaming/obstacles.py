@@ -50,7 +50,7 @@ class Obstacles:
                     if (key.source, key.table) not in paused:
                         self._resume(key)
                 case "full":
-                    if len(self._open_holes(key)) < MAX_HOLES:
+                    if len(self._lake.tables[key.source, key.table].state.holes) < MAX_HOLES:
                         self._resume(key)
                 case _:
                     self._schema(key, parked, settings.unknown_fingerprint_seconds, now)
@@ -70,7 +70,7 @@ class Obstacles:
         for item in self._parking.between(key, self._mark(key)):
             words.append(f"a record in it was not readable ({item.error})")
             where = holes.joined(where, item.where)
-        return "; ".join(words)[: holes.MAX_REASON], where
+        return "; ".join(words), where
 
     def _gap(self, key: LaneKey, parked: Parked) -> None:
         if not parked.reread:
@@ -115,6 +115,3 @@ class Obstacles:
     def _mark(self, key: LaneKey) -> Mark | None:
         table = self._lake.tables.get((key.source, key.table))
         return None if table is None else table.state.marks.get(key.lane)
-
-    def _open_holes(self, key: LaneKey) -> tuple[holes.Hole, ...]:
-        return holes.of_lane(self._lake.tables[key.source, key.table].state.holes, key.lane)

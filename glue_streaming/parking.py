@@ -68,7 +68,8 @@ class Parking:
         """Parks the lanes that a task could not go on with, and notes what it left alone of those that are parked."""
         self.unreadable.extend(item for item in outcome.unreadable if item not in self.unreadable)
         for key, obstacle in outcome.obstacles.items():
-            self.lanes[key] = Parked(outcome.shard, obstacle, now, reread=key in self.rereading)
+            if key not in self.lanes:
+                self.lanes[key] = Parked(outcome.shard, obstacle, now, reread=key in self.rereading)
         for key, sequence in outcome.skipped.items():
             parked = self.lanes.get(key)
             if parked is not None and outcome.shard != parked.shard:

@@ -25,7 +25,7 @@ FOLDED_AT: Final = "headrace.fold.at"
 SOURCE: Final = "headrace.source"
 TABLE: Final = "headrace.table"
 KEY: Final = "headrace.key"
-MAX_ACCEPTED: Final = 200
+MAX_ACCEPTED: Final = 100
 """How many acceptances the property keeps, the newest ones; the Iceberg table `holes` keeps all."""
 
 

@@ -7,7 +7,10 @@ from typing import Any
 from glue_streaming.aws import Aws
 from glue_streaming.fold.plan import FoldSettings
 from glue_streaming.fold.run import fold_table
+from glue_streaming.holes import MAX_WHERE, Hole
+from glue_streaming.load import MAX_HOLES
 from glue_streaming.plan_lambda import read_cut
+from glue_streaming.state import MAX_ACCEPTED, Accepted, StreamState
 from ops import holes
 from ops.holes import Place
 from schemas.change_record import Column, TableSchema
@@ -282,3 +285,15 @@ def holes_table(job: Any) -> Any:
 def in_sql(job: Any) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = holes_table(job).scan().to_arrow().to_pylist()
     return found
+
+
+def test_what_a_table_keeps_of_its_holes_fits_the_catalog() -> None:
+    """The catalog takes 512,000 characters in a property: with every bound reached they are not exceeded."""
+    text, at = "x" * 10_000, "2026-01-01T00:00:00.000+00:00"
+    worst = Hole("s1000001.0.1", Position(99, 2**63, 2**31), Position(99, 2**63, 2**31), text, at, "w" * MAX_WHERE)
+    state = StreamState(holes=(worst,) * MAX_HOLES)
+    for _ in range(MAX_ACCEPTED + 5):
+        state = state.accept(Accepted(worst, "somebody" * 8, "because" * 40, at))
+    state = replace(state, holes=(worst,) * MAX_HOLES)
+    assert len(state.accepted) == MAX_ACCEPTED
+    assert {name: len(value) for name, value in state.to_properties().items() if len(value) >= 512_000} == {}

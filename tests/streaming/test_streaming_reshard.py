@@ -267,10 +267,10 @@ def test_a_block_of_a_table_that_cannot_be_is_kept_and_passed(world: Any, job: A
     assert (report.malformed, job.run().parked, job.ids()) == (1, 0, [7])
 
 
-def test_a_lane_with_too_many_holes_stops_until_some_are_mended(
+def test_a_lane_of_a_table_with_too_many_holes_stops_until_some_are_mended(
     world: Any, job: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its table's property could not hold more; other lanes and tables go on."""
+    """The table's property could not hold more. The lane still takes what mends them; other tables go on."""
     monkeypatch.setattr("glue_streaming.load.MAX_HOLES", 2)
     monkeypatch.setattr("glue_streaming.obstacles.MAX_HOLES", 2)
     orders, items = world.schema("orders"), world.schema("items")
