@@ -88,8 +88,9 @@ def _stream(spark: SparkSession, job: JobLoop, stop: Stop, arguments: JobArgumen
     while query.isActive and not stop.requested:
         query.awaitTermination(1)
     if stop.requested:
-        with batch:  # to its end: stopping the query would interrupt it
-            query.stop()
+        with batch:
+            pass  # to its end: stopping the query would interrupt it, and waits for the tick that it is in
+        query.stop()
     failure = failed[0] if failed else query.exception()
     if failure is not None and not stop.requested:
         raise failure

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -45,21 +46,39 @@ def ids(world: Any) -> list[int]:
 
 
 @pytest.mark.slow
-def test_the_job_drains_then_runs_until_it_is_told_to_stop(world: Any, tmp_path: Path) -> None:
-    """Drain reads everything and ends with 0; continuous loads what comes, and SIGTERM ends it with 0."""
+def test_the_job_runs_until_it_is_told_to_stop_and_drains(world: Any, tmp_path: Path) -> None:
+    """Continuous loads what comes, and SIGTERM ends it with 0 once its batch is done. A batch that cannot be done (its
+    AWS does not answer) is dropped within twenty seconds. Drain reads everything and ends with 0: each row is there
+    once."""
     orders = world.schema("orders")
     world.send(world.data(orders, 10, [{"id": 1}]), world.progress(15))
-    drain = launch(world, tmp_path, "drain")
-    output, _ = drain.communicate(timeout=240)
-    assert drain.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
-    assert ids(world) == [1]
-    assert sum(report["rows"] for report in batches(output.splitlines())) == 1
-
-    world.send(world.data(orders, 20, [{"id": 2}]), world.progress(25))
     job = launch(world, tmp_path, "continuous")
     assert job.stdout is not None
     next(report for report in batches(job.stdout) if report["rows"])
     job.send_signal(signal.SIGTERM)
-    job.communicate(timeout=60)
+    rest, _ = job.communicate(timeout=60)
     assert job.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
-    assert ids(world) == [1, 2]
+    assert "the batch is dropped" not in rest
+    assert ids(world) == [1]
+
+    world.send(world.data(orders, 20, [{"id": 2}]), world.progress(25))
+    job = launch(world, tmp_path, "continuous")
+    assert job.stdout is not None
+    next(batches(job.stdout))
+    world.send(world.data(orders, 30, [{"id": 3}]), world.progress(35))
+    os.kill(world.server.process.pid, signal.SIGSTOP)
+    try:
+        told = time.monotonic()
+        job.send_signal(signal.SIGTERM)
+        rest, _ = job.communicate(timeout=60)
+        assert time.monotonic() - told < 20
+    finally:
+        os.kill(world.server.process.pid, signal.SIGCONT)
+    assert job.returncode == 0
+    assert "the batch is dropped" in rest
+
+    drain = launch(world, tmp_path, "drain")
+    output, _ = drain.communicate(timeout=240)
+    assert drain.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
+    assert ids(world) == [1, 2, 3]
+    assert next(batches(output.splitlines()))["event"] == "batch"
