@@ -257,7 +257,8 @@ class Driver:
         """Gives up snapshots that will never be complete, and asks for others where they can be expected to arrive."""
         heard = {source: list(_progresses(outcomes, source)) for source in self._arguments.sources}
         patience = self.settings.snapshot_stall_seconds
-        stalled = self._snapshots.look(self.lake.tables, outcomes, heard, patience, now)
+        waiting = self._parking.lanes.keys()
+        stalled = self._snapshots.look(self.lake.tables, outcomes, heard, waiting, patience, now)
         for void in [*snapshot_watch.ended_with_holes(outcomes), *stalled]:
             table = self.lake.tables[void.table]
             known = table.state.snapshots.get(void.snapshot)

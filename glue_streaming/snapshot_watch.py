@@ -6,12 +6,12 @@ asked for where that can help.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from glue_streaming.lake import LakeTable, TableKey
-from glue_streaming.load import Outcome
+from glue_streaming.load import LaneKey, Outcome
 from glue_streaming.state import StreamState
 from schemas.control import Progress, parse_snapshot_lane
 
@@ -66,10 +66,14 @@ class SnapshotWatch:
         tables: Mapping[TableKey, LakeTable],
         outcomes: Sequence[Outcome],
         progresses: Mapping[str, Sequence[Progress]],
+        waiting: Collection[LaneKey],
         patience_seconds: float,
         now: float,
     ) -> list[Void]:
-        """The snapshots to give up now. progresses: those that this batch has read, by source."""
+        """The snapshots to give up now; none of a table with a lane that waits here, paused or for a schema.
+
+        progresses: those that this batch has read, by source.
+        """
         at_tip = bool(outcomes) and all(outcome.at_tip and not outcome.closed for outcome in outcomes)
         moving = {key.source for outcome in outcomes for key in outcome.lanes if parse_snapshot_lane(key.lane)}
         stalled = set()
@@ -81,9 +85,10 @@ class SnapshotWatch:
                 self._moved_at[source] = now
             if now - self._moved_at[source] >= patience_seconds:
                 stalled.add(source)
+        held = {(key.source, key.table) for key in waiting}
         return [
             Void(key, number, table.state.snapshots[number].era, "its end never came", lost=True)
             for key, table in tables.items()
-            if key[0] in stalled
+            if key[0] in stalled and key not in held
             for number in unended(table.state, table.fold_state.activated_through)
         ]

@@ -277,6 +277,26 @@ def test_a_snapshot_is_not_given_up_while_the_agent_is_away(world: Any, job: Any
     assert job.state().snapshots[1_000_001].void is None
 
 
+def test_a_snapshot_of_a_paused_table_is_not_given_up(world: Any, job: Any) -> None:
+    """Its rows wait in the stream; the end comes when the table goes on."""
+    orders = world.schema("orders")
+    announced = [Announcement(1_000_001, "orders", 3, abandoned=False)]
+    lane = snapshot_lane(1_000_001, 0, 1)
+    world.send(world.progress(3, announced=announced), world.snapshot(orders, 5, [{"id": 1}], lane=lane))
+    job.set("snapshot_stall_seconds", "100")
+    job.run(4)
+    job.pause("orders", True)
+    job.run(1)
+    world.send(world.snapshot_end("orders", SnapshotEnd(1_000_001, 0, 1, 1, 5, None, None, 1)))
+    for n in range(5):
+        world.send(world.progress(10 + n, announced=announced))
+        job.run(1, seconds=50)
+    job.pause("orders", False)
+    job.run(3)
+    snapshot = job.state().snapshots[1_000_001]
+    assert (snapshot.void, snapshot.complete) == (None, True)
+
+
 def asked(world: Any) -> list[tuple[str, str, str]]:
     """The requests to the agent."""
     items = world.server.client("dynamodb").scan(TableName=f"{world.prefix}-sources")["Items"]
