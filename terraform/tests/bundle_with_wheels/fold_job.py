@@ -1,1 +1,1 @@
-fold_job.py
+# Stands in for the script.

@@ -1,1 +1,1 @@
-stream_job.py
+# Stands in for the script.
