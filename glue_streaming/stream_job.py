@@ -57,6 +57,7 @@ def _session() -> SparkSession:
     builder = SparkSession.builder.appName("headrace-stream")
     for name, value in {
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
         "spark.sql.shuffle.partitions": "1",
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.streaming.numRecentProgressUpdates": "1",
