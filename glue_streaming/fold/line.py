@@ -150,8 +150,9 @@ def joins_cut(aged: Line | None, fold: FoldState) -> bool:
     """Whether the table's cut view may appear (after its first activation, or after `include`).
 
     The aged watermark has to be at F: a query that is being planned may have read an older one for its other tables.
+    And in its era: the watermark of a later one knows nothing of a table that has not entered it yet.
     """
-    return aged is not None and fold.activated_through > 0 and aged >= fold.line
+    return aged is not None and fold.activated_through > 0 and aged >= fold.line and continues(fold, aged.era)
 
 
 def unrepaired(state: StreamState, activated_through: int) -> tuple[Hole, ...]:

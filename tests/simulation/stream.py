@@ -19,13 +19,17 @@ class LaneKey(NamedTuple):
 
 @dataclass(frozen=True)
 class Block:
-    """What the wire carries, less its encoding. `end` is set in the block that closes a group of a snapshot."""
+    """What the wire carries, less its encoding. `end` is set in the block that closes a group of a snapshot.
+
+    version: of the table's structure, one in a block.
+    """
 
     key: LaneKey
     prev: Position | None
     last: Position
     rows: tuple[Row, ...]
     end: SnapshotEnd | None = None
+    version: int = 1
     readable: bool = True
 
 
