@@ -77,7 +77,7 @@ class Replays:
         self._queue.pop(0)
         if not left:
             return request, "done", f"{running.filled} rows were loaded, and the hole is closed"
-        rest = "; ".join(f"({hole.after}, {hole.last}]: {hole.reason}" for hole in left)
+        rest = "; ".join(f"({hole.after or 'the beginning'}, {hole.last}]: {hole.reason}" for hole in left)
         unread = "; ".join(item.error for outcome in outcomes for item in outcome.unreadable)
         why = refusal or unread or "the stored bytes do not begin where the hole begins, or do not load"
         return request, "refused", f"{running.filled} rows were loaded, and still open is {rest}: {why}"
