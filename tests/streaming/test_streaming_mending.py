@@ -10,6 +10,7 @@ from glue_streaming.fold.run import fold_table
 from glue_streaming.holes import MAX_WHERE, Hole
 from glue_streaming.load import MAX_HOLES
 from glue_streaming.plan_lambda import read_cut
+from glue_streaming.requests import Requests
 from glue_streaming.state import MAX_ACCEPTED, Accepted, StreamState
 from ops import holes
 from ops.holes import Place
@@ -242,6 +243,18 @@ def test_a_request_that_cannot_be_read_is_refused(world: Any, job: Any) -> None:
         ExpressionAttributeNames={"#s": "source"},
         ExpressionAttributeValues={":s": {"S": world.source}},
     )["Items"]
+
+
+def test_another_snapshot_is_asked_for_once(world: Any) -> None:
+    """A driver that comes back to the same void snapshot does not wake the agent's answered request again."""
+    dynamodb, name = world.server.client("dynamodb"), f"{world.prefix}-sources"
+    requests = Requests(dynamodb, name)
+    requests.ask_for_snapshot(world.source, "orders", 1_000_001, "a gap")
+    (item,) = dynamodb.scan(TableName=name)["Items"]
+    dynamodb.put_item(TableName=name, Item={**item, "status": {"S": "done"}})
+    requests.ask_for_snapshot(world.source, "orders", 1_000_001, "a gap")
+    (item,) = dynamodb.scan(TableName=name)["Items"]
+    assert (item["status"]["S"], item["kind"]["S"], item["table"]["S"]) == ("done", "resnapshot", "orders")
 
 
 def test_the_holes_table_follows_the_properties_and_can_be_made_again(world: Any, job: Any) -> None:

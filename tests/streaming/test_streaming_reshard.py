@@ -52,6 +52,20 @@ def test_a_child_waits_until_its_parent_is_drained(world: Any, job: Any) -> None
     assert job.watermark() == Line(1, 85)
 
 
+def test_a_gap_that_takes_several_batches_to_read_again_is_no_expiry(world: Any, job: Any) -> None:
+    """The mark's own record was met in the first of them: nothing has expired."""
+    orders, items = world.schema("orders"), world.schema("items")
+    job.set("bytes_per_shard", "1")
+    job.wrap = OneAtATime
+    world.send(world.data(orders, 10, [{"id": 1}]))
+    world.send(*(world.data(items, 10 * n, [{"id": n}]) for n in range(1, 5)))
+    world.data(orders, 20, [{"id": 2}])
+    world.send(world.data(orders, 30, [{"id": 3}]))
+    job.run(24)
+    assert [hole.reason for hole in job.state().holes] == ["gap"]
+    assert (job.ids(), job.ids("items")) == ([1, 3], [1, 2, 3, 4])
+
+
 def test_a_lane_that_waits_holds_no_shards_children(world: Any, job: Any) -> None:
     """A table is paused, the shard splits: other lanes go on in the children; afterwards nothing is missing."""
     orders, items = world.schema("orders"), world.schema("items")
