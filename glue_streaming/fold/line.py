@@ -49,13 +49,14 @@ def fold_line(
 
     bounds: the aged watermark, and the table's own line; a None among them holds the fold back.
     An announced snapshot holds it below its lowest consistent point, until it is activated or abandoned: a change
-    that was folded away could not be laid over the snapshot's rows any more.
+    that was folded away could not be laid over the snapshot's rows any more. Into the next era only an activation
+    leads.
     """
     known = [bound for bound in bounds if bound is not None]
     if not known or len(known) < len(bounds):
         return None
     line = min([*known, *_frozen(snapshots, activated_through)])
-    return line if line > current else None
+    return line if line > current and line.era == current.era else None
 
 
 def activation(
