@@ -1,6 +1,6 @@
 """Commits to lake tables: files and properties in one step, behind a fence, or not at all.
 
-This is the one module that uses private parts of PyIceberg (0.12, pinned). Two things are not PyIceberg's own way:
+With `lake_catalog` this is the module that uses private parts of PyIceberg (0.12, pinned). Not PyIceberg's own way:
 
 - The fence. PyIceberg's retry re-applies staged properties to whatever it finds, so a stale writer would move marks
   back. Here the properties that one writer owns are compared before the first attempt, which only lands where the
