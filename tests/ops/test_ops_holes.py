@@ -30,8 +30,9 @@ COMPLETE = SnapshotState(low=45, groups=1, ended={0: EndedGroup(1, 50, None, Non
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     """A catalog and a table of requests."""
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)  # other tests' AWS may be in the environment
     with mock_aws():
         glue, dynamodb = (boto3.client(name, region_name="eu-west-1") for name in ("glue", "dynamodb"))
         dynamodb.create_table(
