@@ -179,8 +179,9 @@ class Driver:
             for shard, start in self._reading.readable(now).items()
         ]
         outcomes = self._run_tasks(tasks)
+        waiting = self._parking.lanes or any(outcome.obstacles for outcome in outcomes)
         for source, publisher in self._publishers.items():
-            publisher.take(_progresses(outcomes, source))
+            publisher.take(_progresses(outcomes, source), _at_tip(outcomes) and not waiting)
         return outcomes, False
 
     def _task(self, shard: str, start: Start, controls: Controls) -> Task:

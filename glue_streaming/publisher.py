@@ -41,10 +41,25 @@ class Publisher:
     progresses: tuple[Progress, ...] = field(default=())
     complete_until: datetime | None = None
     """The source's time up to which its watermark in the catalog reaches, as far as it is known here."""
+    ahead: tuple[Progress, ...] = ()
+    """Records of an era that is not entered yet."""
+    era: int = 1
 
-    def take(self, progresses: Iterable[Progress]) -> None:
-        new = [progress for progress in progresses if progress not in self.progresses]
+    def take(self, progresses: Iterable[Progress], at_tip: bool = False) -> None:
+        """at_tip: the batch that brought them read every lane to its end.
+
+        What a new era's progress says counts once that was so in a batch behind its first record: else blocks of the
+        era before could still come, below the line at which a snapshot of the new one has replaced their rows.
+        """
+        entered = max((progress.era for progress in self.ahead), default=0) if at_tip else 0
+        self.ahead = (*self.ahead, *progresses)
+        self._enter(entered)
+
+    def _enter(self, era: int) -> None:
+        self.era = max(self.era, era)
+        new = [item for item in self.ahead if item.era <= self.era and item not in self.progresses]
         self.progresses = (*self.progresses, *new)
+        self.ahead = watermark.kept([item for item in self.ahead if item.era > self.era], None)
 
     @property
     def newest(self) -> Progress | None:
@@ -58,9 +73,12 @@ class Publisher:
         tables: the state of every table of the source, read after the last commit. deadline_seconds: how long a hole
         may be open before its table leaves the cut. now: epoch seconds.
         """
-        if not self.progresses:
+        if not self.progresses and not self.ahead:
             return None
         entry = watermark_view.read(self.glue, self.source)
+        self._enter(0 if entry.line is None else entry.line.era)
+        if not self.progresses:
+            return None
         wanted = self._entry(entry, self._with_named(tables), paused, deadline_seconds, now)
         self.complete_until = wanted.committed_at if wanted is not None else None
         if wanted is None or wanted.line is None or not self._is_news(entry, wanted, now):
