@@ -66,6 +66,7 @@ class Tails:
         """Adds the holes of lanes that went into a new era short of where a progress record had them in the old one.
 
         A lane lies in order: behind its first block of an era nothing of an earlier one comes, unless it is sent again.
+        Where the new era's snapshot is activated already, it has repaired the table, and rows would come in below F.
         """
         for outcome in outcomes:
             self._crossed |= outcome.crossed
@@ -75,12 +76,18 @@ class Tails:
                 before = self._crossed.get(key)
                 if before is not None and before.era == end.last.era and before < end.last:
                     self._crossed[key] = end.last
+                    if self._repaired(key, before.era):
+                        continue
                     lane = self._after(key, moves)
                     reason = f"lost tail of era {before.era}: announced, and the next era began without it"
                     hole = Hole(key.lane, before, end.last, reason, _text(now))
                     known = moves[source, end.table].lanes.get(key.lane, (lane, "", "0"))
                     moved = replace(lane, holes=holes.add(lane.holes, hole))
                     moves[source, end.table].lanes[key.lane] = (moved, *known[1:])
+
+    def _repaired(self, key: LaneKey, era: int) -> bool:
+        table = self._lake.tables.get((key.source, key.table))
+        return table is not None and table.fold_state.line.era > era
 
     def _declare(
         self, key: LaneKey, lane: chain.Lane, last: Position, moves: dict[TableKey, Moves], now: float

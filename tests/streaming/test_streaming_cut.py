@@ -1,7 +1,9 @@
 """The cut stays right: tables that nobody mends leave it, eras enter it together, snapshots without an end go."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,9 +14,13 @@ from glue_streaming.fold.line import CloseCut, continues, together
 from glue_streaming.fold.plan import FoldSettings, cut_view
 from glue_streaming.fold.run import fold_table
 from glue_streaming.holes import Hole
+from glue_streaming.lake import Moves
+from glue_streaming.load import LaneKey, Outcome
+from glue_streaming.parking import Parking
 from glue_streaming.plan_lambda import read_cut
 from glue_streaming.state import FoldState, StreamState
-from schemas.control import Announcement, SnapshotEnd, snapshot_lane
+from glue_streaming.tails import Tails
+from schemas.control import Announcement, LaneEnd, Progress, SnapshotEnd, snapshot_lane
 from schemas.position import Line, Position
 
 SETTINGS = FoldSettings(horizon_seconds=5.0)
@@ -203,6 +209,20 @@ def test_the_lost_end_of_an_era_is_a_hole_although_the_next_one_began(world: Any
     world.send(lost)
     job.run(3)
     assert (job.ids(), job.state().holes) == ([1, 2, 3], ())
+
+
+@pytest.mark.parametrize(("line", "opened"), [(Line(1, 5), True), (Line(2, 5), False)])
+def test_the_lost_end_of_an_era_is_no_hole_once_the_next_ones_snapshot_stands(line: Line, opened: bool) -> None:
+    """The snapshot has repaired the table; rows that filled the hole now would lie below the fold line."""
+    key, moves = LaneKey("s", "t", "0"), defaultdict(Moves)
+    table = SimpleNamespace(fold_state=FoldState(line, 7), state=StreamState())
+    tails = Tails(SimpleNamespace(tables={("s", "t"): table}), Parking(), None)  # type: ignore[arg-type]
+    outcome = Outcome("shard", crossed={key: Position(1, 10, 0)})
+    named = Progress(1, 25, datetime(2026, 1, 1, tzinfo=UTC), (LaneEnd("t", "0", Position(1, 20, 0)),), ())
+    tails.look_behind([outcome], [("s", named)], moves, 0.0)
+    assert [hole.last for move in moves.values() for hole in move.lanes["0"][0].holes] == (
+        [Position(1, 20, 0)] if opened else []
+    )
 
 
 def test_a_snapshot_that_ends_with_a_hole_is_void_and_asked_for_again(world: Any, job: Any) -> None:
