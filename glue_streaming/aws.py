@@ -51,8 +51,11 @@ class Aws:
         return LakeCatalog("lake", self.client("glue"), self.io, **self._properties())
 
     def _properties(self) -> dict[str, str]:
-        """PyIceberg's names. Without an endpoint (on AWS) its S3 access finds role credentials by itself."""
-        properties = {"s3.region": self.region}
+        """PyIceberg's names. Without an endpoint (on AWS) its S3 access finds role credentials by itself.
+
+        Its own timeout is three seconds without a byte, which a busy machine exceeds: a batch would fail for nothing.
+        """
+        properties = {"s3.region": self.region, "s3.connect-timeout": "10", "s3.request-timeout": "60"}
         if self.endpoint:
             credentials = boto3.Session().get_credentials()
             frozen = credentials.get_frozen_credentials() if credentials else None
