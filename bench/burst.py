@@ -73,10 +73,12 @@ def measure(mib: int, shards: int, folder: Path) -> Measured:
         arguments = ["--source", SOURCE, "--stream_name", SOURCE, "--lake_bucket", SOURCE, "--mode", "drain"]
         started = time.monotonic()
         with (folder / "log").open("w") as log:
-            job = subprocess.Popen(
-                [sys.executable, "-m", "glue_streaming.stream_job", *arguments], env=environment, stdout=log
-            )
-            peak, by_program = _watch(job)
+            command = [sys.executable, "-m", "glue_streaming.stream_job", *arguments]
+            job = subprocess.Popen(command, env=environment, stdout=log)
+            try:
+                peak, by_program = _watch(job)
+            finally:
+                job.terminate()
         seconds = time.monotonic() - started
         told = [json.loads(line) for line in (folder / "log").read_text().splitlines() if line.startswith("{")]
         batches = [line for line in told if line["event"] == "batch"]
