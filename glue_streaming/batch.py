@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from glue_streaming import requests, snapshot_watch, watermark_view
+from glue_streaming import snapshot_watch, watermark_view
 from glue_streaming.aws import Aws
 from glue_streaming.controls import ControlReader, Controls
 from glue_streaming.departures import CutViews
@@ -21,17 +21,15 @@ from glue_streaming.errors import DecoderHangs
 from glue_streaming.holes_table import HolesTable
 from glue_streaming.lake import Lake, Moves, TableKey
 from glue_streaming.load import Outcome, Task
+from glue_streaming.mending import Mending
 from glue_streaming.obstacles import Obstacles
 from glue_streaming.parking import Parking
 from glue_streaming.positions import take_epoch
 from glue_streaming.publisher import Publisher
 from glue_streaming.reading import Reading
-from glue_streaming.replays import Replays
-from glue_streaming.requests import Request
 from glue_streaming.settings import BatchSettings, JobArguments
 from glue_streaming.shards import Start
 from glue_streaming.snapshot_watch import SnapshotWatch
-from glue_streaming.state import Accepted
 from glue_streaming.tails import Tails
 from schemas.control import Progress
 from schemas.registry import Registry
@@ -90,7 +88,7 @@ class Driver:
         self._obstacles = Obstacles(self.lake, self._reading, self._parking)
         self._tails = Tails(self.lake, self._parking, self._obstacles)
         self._snapshots = SnapshotWatch()
-        self._replays = Replays(self.lake)
+        self._mending = Mending(self.lake, self._controls)
         self._publishers = {
             source: Publisher(
                 self._glue,
@@ -126,7 +124,7 @@ class Driver:
         now = self._clock()
         controls = self._controls.read(now)
         report.settings_problems = controls.problems
-        accepted = self._take_requests(controls, now)
+        self._mending.take(controls.requests, now)
         earlier = {source: publisher.newest for source, publisher in self._publishers.items()}
         outcomes, replaying = self._load(controls, now)
         timer.stage("load")
@@ -140,7 +138,7 @@ class Driver:
                 self._tails.look(earlier, moves, self.settings.tip_seconds, now)
         report.commits = self._commit(moves)
         timer.stage("commit")
-        self._answer(accepted, outcomes if replaying else [], now)
+        self._mending.answer(outcomes if replaying else [], now)
         if not replaying:
             self._obstacles.meet(outcomes, now)
             self._obstacles.deal(self.settings, controls.paused, now)
@@ -162,7 +160,7 @@ class Driver:
         """Runs the batch's tasks; True with what a replay brought, which is a batch of its own: a lane that its shard's
         task moved at the same time would be moved twice."""
         tables = {key: table.task() for key, table in self.lake.tables.items()}
-        replay = self._replays.due
+        replay = self._mending.replay
         if replay is not None:
             task = replace(self._task(replay.range.shard, Start(), controls), tables=tables, replay=replay)
             return self._run_tasks([task]), True
@@ -198,41 +196,6 @@ class Driver:
             paused=controls.paused,
             at=_text(self._clock()),
         )
-
-    # ---- what operators ask for
-
-    def _take_requests(self, controls: Controls, now: float) -> list[Request]:
-        """Queues replays, and accepts holes in memory; returns what was accepted, to be answered once committed."""
-        accepted = []
-        for request in list(controls.requests):
-            table = self.lake.tables.get((request.key.source, request.key.table))
-            hole = requests.find(table.state.holes if table is not None else (), request)
-            if table is None or hole is None:
-                if table is not None and requests.was_accepted(table.state, request):
-                    self._controls.answer(request, "done", requests.ACCEPTED, now)
-                elif not self._replays.has(request):
-                    why = "there is no such hole: it was mended, or has grown since. Look at the list again"
-                    self._controls.answer(request, "refused", why, now)
-            elif request.kind == "replay":
-                refusal = self._replays.take(request, hole)
-                if refusal is not None:
-                    self._controls.answer(request, "refused", refusal, now)
-            elif (refusal := requests.unacceptable(table.state, hole)) is not None:
-                self._controls.answer(request, "refused", refusal, now)
-            else:
-                table.state = table.state.accept(Accepted(hole, request.by, request.because, _text(now)))
-                accepted.append(request)
-        return accepted
-
-    def _answer(self, accepted: Sequence[Request], replayed: Sequence[Outcome], now: float) -> None:
-        """After the commits."""
-        for request in accepted:
-            self._controls.answer(request, "done", requests.ACCEPTED, now)
-        if replayed:
-            key = self._replays.current.key
-            settled = self._replays.settle(replayed, self.lake.tables[key.source, key.table].state.holes)
-            if settled is not None:
-                self._controls.answer(*settled, now)
 
     # ---- commit
 
