@@ -1,5 +1,6 @@
 """The seed as a template, and as what a change set makes of it."""
 
+import fnmatch
 import json
 import subprocess
 import sys
@@ -132,7 +133,24 @@ def test_policies_fit_and_grant_no_service_whole(stack: Any, aws: Any) -> None:
 
 
 # Services that judge these actions by no resource.
-UNNAMED = ("SecurityConfigurations", "LakeFormation", "LogDelivery")
+UNNAMED = ("SecurityConfigurations", "LakeFormation", "LogDelivery", "CompositeAlarms")
+
+
+def test_roles_of_the_build_can_tag_nothing_into_its_reach(stack: Any, aws: Any) -> None:
+    """The build is told apart by a tag, so no role that it makes may set tags of keys, or of more than interfaces."""
+    arn = "arn:aws:iam::000000000000:policy/delta-seed-workload-boundary"
+    document = aws.client("iam").get_policy_version(PolicyArn=arn, VersionId="v1")["PolicyVersion"]["Document"]
+    tagging = ("ec2:CreateTags", "ec2:DeleteTags", "kms:TagResource", "kms:UntagResource", "kms:PutKeyPolicy")
+    reach = {
+        (action, str(statement["Resource"]))
+        for statement in document["Statement"]
+        if statement["Effect"] == "Allow"
+        for action in tagging
+        for pattern in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+        if fnmatch.fnmatchcase(action, pattern)
+    }
+    interfaces = "arn:aws:ec2:us-east-1:000000000000:network-interface/*"
+    assert reach == {("ec2:CreateTags", interfaces), ("ec2:DeleteTags", interfaces)}
 
 
 def test_databases_are_those_of_the_sources(stack: Any, aws: Any) -> None:

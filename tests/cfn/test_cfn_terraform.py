@@ -65,6 +65,7 @@ UNUSED = {
     "*/TunnelKeys": "EC2 makes a VPN's secret in the caller's name, which the laptop's AWS does not do",
     "*/OwnKeysForServices": "DynamoDB makes its grants in the caller's name, which the laptop's AWS does not do",
     "*/TagWhatIsMade": "EC2 asks for it beside the creation, which the laptop's AWS does not do",
+    "*/InTheCallersName": "EC2 and the resolver ask for it in the caller's name, which the laptop's AWS does not do",
     "*/WhatDatabasesAreIn": "the databases' own statement comes first in the laptop's AWS",
     "*/LakeFormation": "only where Lake Formation is hardened",
 }
