@@ -47,16 +47,17 @@ class Row:
         }
 
 
-def report(name: str, rows: Sequence[Row]) -> None:
-    """Writes bench/results/NAME.json and prints the same as a table."""
+def report(name: str, rows: Sequence[Row], *, write: bool = True) -> None:
+    """Prints the rows as a table, and writes them to bench/results/NAME.json."""
     result: dict[str, Any] = {
         "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, {platform.system()}",
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
         "commit": _commit(),
         "rows": [row.to_json() for row in rows],
     }
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    if write:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
     table = Table("measure", "unit", "ours", "peer", "peer's name", "ratio", "goal", "runs", title=name)
     for item in result["rows"]:
         cells = (item["measure"], item["unit"], item["ours"], item["peer"], item["peer_name"], item["ratio"])
@@ -73,12 +74,16 @@ class TreeCpu:
     def __init__(self, pid: int) -> None:
         self._root = pid
         self._seconds: dict[tuple[int, float], float] = {}
+        self._names: dict[tuple[int, float], str] = {}
+        self._before: dict[tuple[int, float], float] = {}
+        self.peak_bytes = 0
+        """The most that all of them held at one time, with pages that they share counted in each."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._sample, daemon=True)
 
     def __enter__(self) -> TreeCpu:
         self._look()
-        self._before = self.total()
+        self._before = dict(self._seconds)
         self._thread.start()
         return self
 
@@ -90,7 +95,14 @@ class TreeCpu:
     @property
     def seconds(self) -> float:
         """Used since the block began."""
-        return round(self.total() - self._before, 2)
+        return round(self.total() - sum(self._before.values()), 2)
+
+    def seconds_of(self, name: str) -> float:
+        """Used since the block began by the processes of that name."""
+        used = (
+            self._seconds[one] - self._before.get(one, 0.0) for one, called in self._names.items() if called == name
+        )
+        return round(sum(used), 2)
 
     def total(self) -> float:
         return sum(self._seconds.values())
@@ -105,12 +117,17 @@ class TreeCpu:
             members = [root, *root.children(recursive=True)]
         except psutil.NoSuchProcess:
             return
+        held = 0
         for member in members:
             try:
-                times = member.cpu_times()
-                self._seconds[member.pid, member.create_time()] = times.user + times.system
+                times, one = member.cpu_times(), (member.pid, member.create_time())
+                self._seconds[one] = times.user + times.system
+                if one not in self._names:
+                    self._names[one] = member.name()
+                held += member.memory_info().rss
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
+        self.peak_bytes = max(self.peak_bytes, held)
 
 
 def _median(values: Sequence[float]) -> float | None:

@@ -1,0 +1,208 @@
+"""`make bench-streaming`: the streaming job against what Spark offers for the same work, and against its own goals.
+
+From record payloads to committed Iceberg rows on local files: ours (blocks), and Spark's from_avro of one datum a
+record, from_json of flat JSON and of Debezium's envelope. Each contender is a process of its own with local[1], warm
+before it is measured; contenders take turns, so that a busy machine is busy for all. CPU is that of the JVM and of
+every Python process. `--rows 100000 --runs 1` is the short form.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from bench import corpus as corpora
+from bench import live
+from bench.contender import Contender, Run
+from bench.corpus import Corpus
+from bench.harness import Row, report
+from bench.job import Job
+
+_PEERS: Final = {
+    "avro": ("Spark, one Avro datum a record, from_avro", 2.5),
+    "flat": ("Spark, flat JSON, from_json", 5.5),
+    "debezium": ("Spark, JSON in Debezium's envelope, from_json", 10.0),
+}
+_SHARDS: Final = (1, 2, 4, 8, 16, 32)
+_JSON_SHARE: Final = 5.0
+_SPARK_SECONDS: Final = 0.4
+_EMPTY_SECONDS: Final = 0.3
+
+console = Console(stderr=True)
+
+
+@dataclass
+class Plan:
+    """What one start of the benchmark measures. The changes are made once, in every form."""
+
+    rows: int
+    runs: int
+    folder: Path
+    _made: dict[str, Corpus] = field(default_factory=dict)
+
+    def corpus(self, size: str) -> Corpus:
+        """`whole` is measured, `warm` is what a contender gets before."""
+        rows = {"whole": self.rows, "warm": max(4 * corpora.BLOCK_ROWS, self.rows // 10)}[size]
+        if size not in self._made:
+            self._made[size] = corpora.make(rows, self.folder / size)
+        return self._made[size]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000, help="changes a run")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--only", choices=_PARTS, action="append", help="a part of it; nothing is written then")
+    given = parser.parse_args()
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
+        plan = Plan(given.rows, given.runs, Path(name))
+        for part in given.only or _PARTS:
+            load = os.getloadavg()[0]
+            console.print(f"{part}: load of the machine {load:.1f}")
+            rows += [*_PARTS[part](plan), Row(f"load of the machine before: {part}", "processes", (round(load, 1),))]
+    report("streaming", rows, write=not given.only)
+
+
+# ---- against Spark's own ways
+
+
+def _compare(plan: Plan) -> list[Row]:
+    whole, warm = plan.corpus("whole"), plan.corpus("warm")
+    checks: list[Contender] = []
+    with ExitStack() as open_now:
+
+        def job(name: str, runner: str, feed: str) -> Callable[[Corpus], Run]:
+            return open_now.enter_context(Job(plan.folder / name, runner=runner, feed=feed)).run
+
+        def peer(form: str) -> Callable[[Corpus], Run]:
+            log = plan.folder / f"{form}.log"
+            contender = open_now.enter_context(Contender("bench.peers", [form, str(plan.folder)], log))
+            checks.append(contender)
+            return lambda corpus: contender.run("whole" if corpus is whole else "warm")
+
+        runs = {
+            "ours": job("spark", "spark", "file"),
+            "inline": job("inline", "inline", "file"),
+            "stream": job("stream", "spark", "stream"),
+            **{form: peer(form) for form in _PEERS},
+        }
+        for name, run in runs.items():
+            console.print(f"warm: {name} {run(warm)}")
+        taken: dict[str, list[Run]] = {name: [] for name in runs}
+        for turn in range(plan.runs):
+            for name, run in runs.items():
+                taken[name].append(run(whole))
+                console.print(f"run {turn + 1} of {plan.runs}, {name}: {taken[name][-1]}")
+        for contender in checks:
+            contender.tell("check")
+    return _compared(taken)
+
+
+def _compared(taken: dict[str, list[Run]]) -> list[Row]:
+    def of(name: str, pick: Callable[[Run], float]) -> tuple[float, ...]:
+        return tuple(pick(run) for run in taken[name])
+
+    rows = []
+    for form, (peer, goal) in _PEERS.items():
+        ours, theirs = (of(name, lambda run: run.rows_per_cpu_second) for name in ("ours", form))
+        met = statistics.median(ours) >= goal * statistics.median(theirs)
+        rows.append(Row("job", "rows / CPU second", ours, theirs, peer, f">= {goal} times", met))
+    for form, (peer, _) in _PEERS.items():
+        ours, theirs = (of(name, lambda run: run.rows_per_second) for name in ("ours", form))
+        rows.append(Row("job, one core", "rows / second", ours, theirs, peer))
+    for form, (peer, _) in _PEERS.items():
+        ours, theirs = (of(name, lambda run: run.peak_mib) for name in ("ours", form))
+        rows.append(Row("peak memory, JVM and Python", "MiB", ours, theirs, peer))
+    spark = of("ours", lambda run: round(run.jvm_cpu / run.rows * 1e6, 3))
+    within = statistics.median(spark) <= _SPARK_SECONDS
+    rows.append(Row("Spark's share", "CPU s / million rows", spark, goal=f"<= {_SPARK_SECONDS}", met=within))
+    rows.append(Row("job without Spark", "rows / CPU second", of("inline", lambda run: run.rows_per_cpu_second)))
+    fetched = of("stream", lambda run: run.rows_per_cpu_second)
+    rows.append(Row("job, fetched from Kinesis and written to S3 over HTTP", "rows / CPU second", fetched))
+    return rows
+
+
+def _wire(plan: Plan) -> list[Row]:
+    whole = plan.corpus("whole")
+    rows = []
+    for form, (peer, _) in _PEERS.items():
+        goal = {"flat": f"<= 1/{_JSON_SHARE:.0f}"}.get(form)
+        met = whole.wire_bytes * _JSON_SHARE <= whole.sizes[form] if goal else None
+        ours, theirs = (round(whole.wire_bytes, 1),), (round(whole.sizes[form], 1),)
+        rows.append(Row("wire, full blocks", "bytes / change", ours, theirs, peer, goal, met))
+    for count in (2_000, 200, 50):
+        ours = (round(corpora.bytes_in_blocks_of(count), 1),)
+        flat = (round(whole.sizes["flat"], 1),)
+        rows.append(Row(f"wire, blocks of {count}", "bytes / change", ours, flat, _PEERS["flat"][0]))
+    return rows
+
+
+# ---- against itself
+
+
+def _shards(plan: Plan) -> list[Row]:
+    """The same rows in 1 to 32 shards, on one core and on two."""
+    whole, warm = plan.corpus("whole"), plan.corpus("warm")
+    rows = []
+    for cores, shards in [(1, 1), *((2, shards) for shards in _SHARDS)]:
+        with Job(
+            plan.folder / f"shards-{cores}-{shards}", runner="spark", feed="file", shards=shards, cores=cores
+        ) as job:
+            job.run(warm)
+            taken = [job.run(whole) for _ in range(min(3, plan.runs))]
+        name = f"{shards} shards, local[{cores}]"
+        console.print(f"{name}: {taken}")
+        rows.append(Row(name, "rows / second", tuple(run.rows_per_second for run in taken)))
+        rows.append(Row(name, "rows / CPU second", tuple(run.rows_per_cpu_second for run in taken)))
+    return rows
+
+
+def _empty(plan: Plan) -> list[Row]:
+    found = live.empty_batches(plan.folder / "empty")
+    met = statistics.median(found.periods) <= _EMPTY_SECONDS
+    return [
+        Row("empty batch, from one to the next", "s", found.periods, goal=f"< {_EMPTY_SECONDS}", met=met),
+        Row("empty batch, without Spark's clock", "s", found.batches),
+    ]
+
+
+def _freshness(plan: Plan) -> list[Row]:
+    rows = []
+    for trigger, seconds in ((1.0, 30.0), (10.0, 60.0)):
+        found = live.freshness(plan.folder / f"fresh-{trigger:.0f}", trigger, seconds)
+        name = f"freshness at a trigger of {trigger:.0f} s, {live.CHANGES_PER_SECOND} changes/s"
+        rows.append(Row(f"{name}, p50", "s", (found.p50,)))
+        rows.append(Row(f"{name}, p99", "s", (found.p99,)))
+    return rows
+
+
+def _tables(plan: Plan) -> list[Row]:
+    rows = []
+    for tables in (1, 200):
+        seconds = live.trigger_with(plan.folder / f"tables-{tables}", tables, min(3, plan.runs))
+        goal, met = ("< 15", statistics.median(seconds) < 15) if tables > 1 else (None, None)
+        rows.append(Row(f"trigger with {tables} tables", "s", seconds, goal=goal, met=met))
+    return rows
+
+
+_PARTS: Final[dict[str, Callable[[Plan], Sequence[Row]]]] = {
+    "compare": _compare,
+    "wire": _wire,
+    "shards": _shards,
+    "empty": _empty,
+    "freshness": _freshness,
+    "tables": _tables,
+}
+
+if __name__ == "__main__":
+    main()
