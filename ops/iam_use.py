@@ -31,6 +31,8 @@ REASONS: Final[Mapping[str, str]] = {
     "*/*/s3:AbortMultipartUpload": "after a large write that failed",
     "analyst/KeepResults/s3:ListMultipartUploadParts": "Athena sends large results in parts; the laptop's does not",
     "analyst/RunQueries/athena:*": "people stop queries, and their tools look at the workgroup; the demo does neither",
+    "analyst/FindDefaultDatabase": "Athena looks at the default database; the laptop's does not",
+    "analyst/ListTablesAndResults": "S3 calls a missing object missing only to who may list; none is missing here",
     "analyst/ReadCatalog/glue:Get*": "people's tools list databases and tables; the demo knows them",
     "stream-job/KeepCheckpoint": "the demo keeps Spark's checkpoint on disk",
     "stream-job/ListRawAndCheckpoint": "raw bytes are listed for a replay, and the demo's checkpoint is on disk",

@@ -31,6 +31,7 @@ _TESTS: Final = {
     "StringEquals": "is",
     "ArnEquals": "is",
     "StringLike": "like",
+    "StringLikeIfExists": "is not named, or like",
     "ArnLike": "like",
     "StringNotEquals": "is not",
     "ForAllValues:StringEquals": "all are",
@@ -41,6 +42,7 @@ _TESTS: Final = {
 _WORDS: Final = (
     (r"flatten\(\[for suffix in local\.database_suffixes : local\.catalog_resources\[suffix\]\]\)", "all databases"),
     (r"\$\{local\.catalog_arn\}:connection/", "connection "),
+    (r"\$\{local\.catalog_arn\}:database/", "database "),
     (r"\$\{local\.bucket_arn\}/", "bucket/"),
     (r"local\.bucket_arn", "bucket"),
     (r'local\.table_arns\["([a-z]+)"\]', r"table \1"),

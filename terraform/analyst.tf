@@ -43,7 +43,7 @@ data "aws_iam_policy_document" "analyst" {
     sid = "RunQueries"
     actions = [
       "athena:GetWorkGroup", "athena:StartQueryExecution", "athena:StopQueryExecution",
-      "athena:GetQueryExecution", "athena:GetQueryResults",
+      "athena:GetQueryExecution", "athena:GetQueryResults", "athena:GetQueryResultsStream",
     ]
     resources = [aws_athena_workgroup.this.arn]
   }
@@ -55,6 +55,13 @@ data "aws_iam_policy_document" "analyst" {
       ["${local.catalog_arn}:catalog"],
       flatten([for suffix in local.database_suffixes : local.catalog_resources[suffix]]),
     )
+  }
+
+  # Athena looks at the catalog's default database with every query, whichever database it names.
+  statement {
+    sid       = "FindDefaultDatabase"
+    actions   = ["glue:GetDatabase"]
+    resources = ["${local.catalog_arn}:catalog", "${local.catalog_arn}:database/default"]
   }
 
   statement {
@@ -73,5 +80,17 @@ data "aws_iam_policy_document" "analyst" {
     sid       = "KeepResults"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload", "s3:ListMultipartUploadParts"]
     resources = ["${local.bucket_arn}/results/*"]
+  }
+
+  # Without it S3 answers that an object is forbidden, and not that it is missing.
+  statement {
+    sid       = "ListTablesAndResults"
+    actions   = ["s3:ListBucket"]
+    resources = [local.bucket_arn]
+    condition {
+      test     = "StringLike"
+      variable = "s3:prefix"
+      values   = ["lake/*", "results/*"]
+    }
   }
 }

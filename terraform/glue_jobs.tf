@@ -277,15 +277,17 @@ data "aws_iam_policy_document" "stream_job" {
   statement {
     sid       = "KeepCheckpoint"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:DeleteObject"]
-    resources = ["${local.bucket_arn}/checkpoint/*"]
+    resources = ["${local.bucket_arn}/checkpoint", "${local.bucket_arn}/checkpoint/*"]
   }
 
+  # Also where a request names no prefix: Spark asks for checkpoint files, and for the folders above them, before they
+  # are there, and S3 answers such a request with "missing" only to who may list; to others it is forbidden.
   statement {
     sid       = "ListRawAndCheckpoint"
     actions   = ["s3:ListBucket"]
     resources = [local.bucket_arn]
     condition {
-      test     = "StringLike"
+      test     = "StringLikeIfExists"
       variable = "s3:prefix"
       values   = ["raw/*", "checkpoint/*"]
     }

@@ -38,6 +38,16 @@ resource "aws_lakeformation_permissions" "database" {
   }
 }
 
+# The streaming job makes its databases where they are missing. Lake Formation asks for this right before it says that
+# they are there; the names are its policy's matter.
+resource "aws_lakeformation_permissions" "new_databases" {
+  count = var.lake_formation ? 1 : 0
+
+  principal        = aws_iam_role.stream_job.arn
+  permissions      = ["CREATE_DATABASE"]
+  catalog_resource = true
+}
+
 resource "aws_lakeformation_permissions" "tables" {
   for_each = local.lake_formation_grants
 

@@ -129,6 +129,14 @@ run "the_streaming_job_stands" {
     condition     = aws_glue_job.stream.default_arguments["--job-bookmark-option"] == "job-bookmark-disable" && aws_glue_job.fold.default_arguments["--job-bookmark-option"] == "job-bookmark-disable"
     error_message = "No bookmarks: the tables' marks are the checkpoint."
   }
+
+  assert {
+    condition = length([
+      for statement in data.aws_iam_policy_document.stream_job.statement : statement
+      if contains(statement.actions, "s3:ListBucket") && alltrue([for condition in statement.condition : condition.test == "StringLikeIfExists"])
+    ]) == 1
+    error_message = "S3 tells the streaming job that a checkpoint is missing, and not that it is forbidden."
+  }
   assert {
     condition     = aws_glue_job.stream.command[0].script_location == "s3://headrace-lake-123456789012-eu-central-1/jobs/0123456789abcdef/stream_job.py"
     error_message = "The script lies under the bundle's hash."
@@ -301,6 +309,22 @@ run "analysts_query_within_limits" {
     condition     = length(aws_iam_role.analyst) == 1
     error_message = "There is an analyst role where somebody may take it up."
   }
+
+  assert {
+    condition = anytrue([
+      for statement in data.aws_iam_policy_document.analyst.statement :
+      contains(statement.resources, "arn:aws:glue:eu-central-1:123456789012:database/default") if contains(statement.actions, "glue:GetDatabase")
+    ])
+    error_message = "Athena may look at the default database in an analyst's name, as it does with every query."
+  }
+
+  assert {
+    condition = toset(flatten([
+      for statement in data.aws_iam_policy_document.analyst.statement : [for condition in statement.condition : condition.values]
+      if contains(statement.actions, "s3:ListBucket")
+    ])) == toset(["lake/*", "results/*"])
+    error_message = "An analyst lists the tables and the results, so that S3 says of a missing object that it is missing."
+  }
 }
 
 run "a_hardened_lake_formation_is_told_what_the_roles_do" {
@@ -308,6 +332,11 @@ run "a_hardened_lake_formation_is_told_what_the_roles_do" {
   variables {
     lake_formation = true
     analysts       = ["arn:aws:iam::123456789012:role/people"]
+  }
+
+  assert {
+    condition     = one(aws_lakeformation_permissions.new_databases).catalog_resource && toset(one(aws_lakeformation_permissions.new_databases).permissions) == toset(["CREATE_DATABASE"])
+    error_message = "The streaming job may ask for its databases, which it does at every start."
   }
 
   assert {
