@@ -178,14 +178,15 @@ def test_a_deployment_replaces_the_run_that_has_the_code_before(workflows: Workf
 
 
 def test_drain_mode_runs_the_job_to_its_end_and_then_the_fold(workflows: Workflows) -> None:
-    """The stream job is awaited, then the fold's state machine is started."""
+    """The stream job is awaited, for six hours at most, then the fold's state machine is started."""
     deadline = time.monotonic() + 40
     while workflows.runs("wf-stream") and workflows.runs("wf-stream")[0]["JobRunState"] not in ("STOPPED", "FAILED"):
         assert time.monotonic() < deadline
         time.sleep(0.1)
     before = len(workflows.states.list_executions(stateMachineArn=workflows.fold)["executions"])
     assert workflows.run(workflows.drain)["status"] == "SUCCEEDED"
-    assert workflows.runs("wf-stream")[0]["JobRunState"] == "SUCCEEDED"
+    drained = workflows.runs("wf-stream")[0]
+    assert (drained["JobRunState"], drained["Timeout"]) == ("SUCCEEDED", 360)
     assert len(workflows.states.list_executions(stateMachineArn=workflows.fold)["executions"]) == before + 1
 
 
