@@ -78,7 +78,7 @@ resource "aws_vpc_security_group_ingress_rule" "site" {
   for_each = toset(var.network.enabled && length(local.site_services) > 0 ? var.network.site_cidrs : [])
 
   security_group_id = aws_security_group.endpoints[0].id
-  description       = "The site's agents"
+  description       = "Agents at the site"
   cidr_ipv4         = each.value
   ip_protocol       = "tcp"
   from_port         = 443

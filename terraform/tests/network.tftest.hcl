@@ -180,6 +180,20 @@ run "jobs_in_the_vpc" {
     jobs_in_vpc = true
   }
 
+  # EC2 takes letters, digits, spaces and these marks; an apostrophe fails the apply, and nothing says so before.
+  assert {
+    condition = alltrue([
+      for description in concat(
+        [for group in concat(aws_security_group.endpoints, aws_security_group.jobs) : group.description],
+        [for rule in aws_vpc_security_group_ingress_rule.site : rule.description],
+        [for rule in concat(aws_vpc_security_group_ingress_rule.jobs, aws_vpc_security_group_ingress_rule.jobs_self) : rule.description],
+        [for rule in concat(aws_vpc_security_group_egress_rule.jobs_self, aws_vpc_security_group_egress_rule.jobs_endpoints) : rule.description],
+        [for rule in aws_vpc_security_group_egress_rule.jobs_gateways : rule.description],
+      ) : can(regex("^[a-zA-Z0-9 ._:/()#,@+=&;{}!$*\\[\\]-]{1,255}$", description))
+    ])
+    error_message = "The descriptions of security groups and their rules have only the characters that EC2 takes."
+  }
+
   assert {
     condition     = [for connection in aws_glue_connection.jobs : connection.connection_type] == ["NETWORK", "NETWORK"]
     error_message = "A connection for each subnet."
