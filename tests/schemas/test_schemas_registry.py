@@ -60,7 +60,7 @@ def test_an_incompatible_schema_is_refused_with_the_reason(dynamodb: Any) -> Non
     registry.register(ORDERS)
     registry.register(WIDER)
     text = replace(ORDERS, columns=(Column("id", "string", "id", "text"),))
-    with pytest.raises(IncompatibleSchema, match="shop.orders: key column id was int and is string; key column"):
+    with pytest.raises(IncompatibleSchema, match=r"shop\.orders: key column id was int and is string; key column"):
         registry.register(text)
     assert registry.latest("shop", "orders") == registry.by_fingerprint(WIDER.fingerprint())
 
