@@ -18,7 +18,7 @@ from glue_streaming.metrics import Metrics
 from glue_streaming.settings import BatchSettings
 from glue_streaming.trigger import next_interval
 
-STOP_SECONDS: Final = 18.0
+STOP_SECONDS: Final = 15.0
 """Who asks for an end kills after twenty seconds or more."""
 
 _FATAL: Final = (StaleWriter, DecoderHangs, BadSettings)

@@ -82,7 +82,7 @@ def _stream(spark: SparkSession, job: JobLoop, stop: Stop, arguments: JobArgumen
             failed.append(error)  # Spark would hand on its text alone
             raise
 
-    writer = ticks.writeStream.foreachBatch(on_tick).trigger(processingTime="100 milliseconds")
+    writer = ticks.writeStream.foreachBatch(on_tick).trigger(processingTime="0 seconds")
     if arguments.checkpoint:
         writer = writer.option("checkpointLocation", arguments.checkpoint)
     query = writer.start()
