@@ -131,7 +131,7 @@ resource "aws_glue_job" "fold" {
   depends_on = [aws_s3_object.artefact, aws_iam_role_policy.fold_job, aws_cloudwatch_log_group.jobs]
 }
 
-# Encrypts what a worker spills to disk and what Spark itself writes. The logs' encryption is the log groups' own:
+# Encrypts what Spark itself writes to S3, its checkpoint. The logs' encryption is the log groups' own:
 # with this configuration's, Glue would write to groups whose names it makes from the configuration and the role.
 resource "aws_glue_security_configuration" "this" {
   #checkov:skip=CKV_AWS_99:The log groups carry the key themselves; through this configuration Glue would write to groups that nobody made

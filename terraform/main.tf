@@ -40,11 +40,13 @@ data "aws_iam_policy_document" "trust" {
       type        = "Service"
       identifiers = ["${each.key}.amazonaws.com"]
     }
-    # Lambda assumes execution roles without a source account, so a condition on it would let no function start.
+    # Lambda assumes execution roles without a source account, so a condition on it would let no function start. Glue
+    # does not say whether it brings one: where it does, it must be this account. Neither can be handed another
+    # account's role.
     dynamic "condition" {
       for_each = each.key == "lambda" ? [] : [local.account_id]
       content {
-        test     = "StringEquals"
+        test     = each.key == "glue" ? "StringEqualsIfExists" : "StringEquals"
         variable = "aws:SourceAccount"
         values   = [condition.value]
       }

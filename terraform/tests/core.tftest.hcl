@@ -137,6 +137,13 @@ run "the_streaming_job_stands" {
     ]) == 1
     error_message = "S3 tells the streaming job that a checkpoint is missing, and not that it is forbidden."
   }
+
+  assert {
+    condition = [for role in [aws_iam_role.stream_job, aws_iam_role.fold_workflow, aws_iam_role.schedule] : keys(jsondecode(role.assume_role_policy).Statement[0].Condition)] == [
+      ["StringEqualsIfExists"], ["StringEquals"], ["StringEquals"]
+    ]
+    error_message = "Services take on a role for this account; Glue, which may not say whose it is, for no other that it names."
+  }
   assert {
     condition     = aws_glue_job.stream.command[0].script_location == "s3://headrace-lake-123456789012-eu-central-1/jobs/0123456789abcdef/stream_job.py"
     error_message = "The script lies under the bundle's hash."
