@@ -150,10 +150,14 @@ class Agent:
 
     # ---- sending
 
-    def send(self, random: Random, faults: Faults, chance: float) -> None:
-        """At most one block of each lane is in flight, so a lane's blocks are accepted in order."""
+    def send(self, random: Random, faults: Faults, chance: float, of_snapshots: float = 1.0) -> None:
+        """At most one block of each lane is in flight, so a lane's blocks are accepted in order.
+
+        of_snapshots: how much less often a snapshot's lane has its turn.
+        """
         for key, blocks in list(self.spool.items()):
-            while self.accepted[key] < len(blocks) and random.random() < chance:
+            turn = chance * (of_snapshots if key.lane.startswith("s") else 1.0)
+            while self.accepted[key] < len(blocks) and random.random() < turn:
                 self._stream.put(blocks[self.accepted[key]], random, faults)
                 self.accepted[key] += 1
 
@@ -175,8 +179,9 @@ class Agent:
 
         The source sends again what was not confirmed; a part of a transaction that is in the spool is discarded.
         """
+        confirmed = self._confirmed()
         self._forget(random)
-        for transaction in [item for item in self._source.wal if item.lsn > self._confirmed()]:
+        for transaction in [item for item in self._source.wal if item.lsn > confirmed]:
             self.capture(transaction, random)
 
     def _forget(self, random: Random) -> None:
@@ -271,9 +276,7 @@ class Agent:
         for start in range(0, len(rows) // 2 if killed else len(rows), 2):
             self._append(key, rows[start : start + 2])
         if not killed:
-            end = SnapshotEnd(
-                snapshot.number, group, snapshot.groups, snapshot.attempts, point, None, None, len(rows)
-            )
+            end = SnapshotEnd(snapshot.number, group, snapshot.groups, snapshot.attempts, point, None, None, len(rows))
             self._append(key, [], end)
         return not killed
 

@@ -13,7 +13,6 @@ from glue_streaming.commit import _StreamFence
 from glue_streaming.errors import StaleWriter
 from glue_streaming.fold import line as lines
 from glue_streaming.load import _divided
-from glue_streaming.requests import Request
 from glue_streaming.state import Accepted, FoldState, StreamState, fold_state, stream_state
 from schemas.control import LaneEnd, Progress, SnapshotEnd, parse_snapshot_lane
 from schemas.position import ORIGIN, Line, Position

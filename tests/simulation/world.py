@@ -43,6 +43,7 @@ class Scenario:
     accepts: bool = False
     resnapshots: bool = False
     extra_snapshots: float = 0.02
+    snapshot_pace: float = 1.0
     excluding: float = 0.0
     crashes: float = 0.05
     takeovers: float = 0.02
@@ -62,6 +63,7 @@ SCENARIOS = {
         Scenario("loss+both", Faults(lost=0.03, garbled=0.03), resends=True, resnapshots=True),
         Scenario("exclude+pause", excluding=0.03),
         Scenario("snapshots", extra_snapshots=0.15),
+        Scenario("slow snapshots", extra_snapshots=0.05, snapshot_pace=0.15),
         Scenario("eras", eras=0.03),
         Scenario("eras+loss", Faults(lost=0.02, garbled=0.02), resends=True, resnapshots=True, eras=0.02),
     )
@@ -119,7 +121,7 @@ class World:
         if random.random() < 0.05:
             self.agent.change_lanes(random.choice(TABLES), random.randint(1, 3))
         self.agent.spool_blocks(random, 0.5)
-        self.agent.send(random, self._faults, 0.6)
+        self.agent.send(random, self._faults, 0.6, self.scenario.snapshot_pace)
         if random.random() < 0.5:
             self.agent.say_progress()
         self.agent.read_snapshots(random, killed=0.3)
@@ -207,7 +209,10 @@ class World:
         driver.job.finish(batch, batch)
         if random.random() < killed:
             return False
+        entry = self.lake.entry
         driver.job.publish(self.now)
+        if self.lake.entry is not entry and driver.job.epoch < self.lake.epoch:
+            raise Broken(f"driver {driver.job.epoch} published behind driver {self.lake.epoch}")
         if random.random() < killed:
             return False
         driver.job.save_positions()
@@ -247,7 +252,7 @@ class World:
         random, scenario = self.random, self.scenario
         if scenario.resends and hole.last.era == self.source.era:
             self.agent.resend(name, hole, random, self._faults)
-        if scenario.replays and random.random() < 0.5:
+        if scenario.replays and random.random() < 0.1:
             self._ask("replay", name, hole)
         if scenario.accepts and random.random() < 0.3:
             self._agreed.append((name, hole))
@@ -295,9 +300,7 @@ class World:
     def _untrusted(self, name: str) -> set[int]:
         """The keys of which somebody accepted that changes are missing, until a snapshot has read them again."""
         table = self.lake.tables[name]
-        accepted = [
-            item.hole for item in table.stream.accepted if not item.hole.ends_below(table.repaired_below)
-        ]
+        accepted = [item.hole for item in table.stream.accepted if not item.hole.ends_below(table.repaired_below)]
         keys: set[int] = set()
         if accepted:
             before: Row | None = None
@@ -316,6 +319,8 @@ class World:
             if stream is table.stream and folded_to == line:
                 continue
             self._checked[name] = (table.stream, line)
+            if stream is not None and table.stream.epoch < stream.epoch:
+                raise Broken(f"{name}: driver {table.stream.epoch} wrote behind driver {stream.epoch}")
             if any(line.covers(row.position) for row in table.log):
                 raise Broken(f"{name}: a log row lies at or below the fold line {line}")
             folded = [*table.history, *table.delta.values(), *table.base.values()]
