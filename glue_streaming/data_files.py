@@ -131,7 +131,7 @@ def _grouped(batches: Iterable[pa.RecordBatch]) -> Any:
 def _few_valued(table: pa.Table) -> list[str]:
     """The flat columns with few distinct values: only there does a dictionary pay for the time it takes."""
     sample = table.slice(0, _SAMPLE_ROWS)
-    bound = max(16, sample.num_rows // 8)
+    bound = max(16, sample.num_rows // 32)  # with more, looking values up costs what encoding fewer bytes saves
     return [
         name
         for name, column in zip(sample.column_names, sample.columns, strict=True)
