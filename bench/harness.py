@@ -24,7 +24,8 @@ _SAMPLE_SECONDS: Final = 0.1
 
 @dataclass(frozen=True)
 class Row:
-    """One measure. ours and peer are medians of the runs; ratio is ours / peer; goal is a bound that ours must meet."""
+    """One measure. ours and peer are medians of the runs; ratio is ours / peer; goal is a bound that ours must meet.
+    part: of the benchmark, where parts can be run one by one."""
 
     measure: str
     unit: str
@@ -33,6 +34,7 @@ class Row:
     peer_name: str | None = None
     goal: str | None = None
     met: bool | None = None
+    part: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         ours, peer = _median(self.runs), _median(self.peer_runs)
@@ -47,17 +49,20 @@ class Row:
         }
 
 
-def report(name: str, rows: Sequence[Row], *, write: bool = True) -> None:
-    """Prints the rows as a table, and writes them to bench/results/NAME.json."""
+def report(name: str, rows: Sequence[Row]) -> None:
+    """Writes bench/results/NAME.json and prints the same as a table. Parts that were not run keep their rows."""
+    path, commit = RESULTS / f"{name}.json", _commit()
+    parts = {row.part for row in rows}
+    earlier = json.loads(path.read_text())["rows"] if path.exists() and parts != {None} else []
+    kept = [item for item in earlier if item["part"] not in parts]
     result: dict[str, Any] = {
         "machine": f"{platform.machine()}, {psutil.cpu_count()} cores, {platform.system()}",
         "versions": {"python": platform.python_version(), **{package: version(package) for package in _PACKAGES}},
-        "commit": _commit(),
-        "rows": [row.to_json() for row in rows],
+        "commit": commit,
+        "rows": [*kept, *({**row.to_json(), **({"commit": commit} if row.part else {})} for row in rows)],
     }
-    if write:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+    RESULTS.mkdir(exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
     table = Table("measure", "unit", "ours", "peer", "peer's name", "ratio", "goal", "runs", title=name)
     for item in result["rows"]:
         cells = (item["measure"], item["unit"], item["ours"], item["peer"], item["peer_name"], item["ratio"])

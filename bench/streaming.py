@@ -14,7 +14,7 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -61,16 +61,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=1_000_000, help="changes a run")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--only", choices=_PARTS, action="append", help="a part of it; nothing is written then")
+    parser.add_argument("--only", choices=_PARTS, action="append", help="a part of it; the others keep their results")
     given = parser.parse_args()
-    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="headrace-bench-") as name:
         plan = Plan(given.rows, given.runs, Path(name))
         for part in given.only or _PARTS:
-            load = os.getloadavg()[0]
-            console.print(f"{part}: load of the machine {load:.1f}")
-            rows += [*_PARTS[part](plan), Row(f"load of the machine before: {part}", "processes", (round(load, 1),))]
-    report("streaming", rows, write=not given.only)
+            load = round(os.getloadavg()[0], 1)
+            console.print(f"{part}: load of the machine {load}")
+            rows = [*_PARTS[part](plan), Row(f"load of the machine before {part}", "processes", (load,))]
+            report("streaming", [replace(row, part=part) for row in rows])
 
 
 # ---- against Spark's own ways
