@@ -24,8 +24,9 @@ from bench.feed import FileKinesis
 from glue_streaming import spark_tasks
 from glue_streaming.aws import Aws
 from glue_streaming.batch import Driver
-from glue_streaming.load import Outcome, Task, load_shard
+from glue_streaming.load import load_shard
 from glue_streaming.settings import parse_arguments
+from glue_streaming.task import Outcome, Task
 
 
 class FedAws(Aws):

@@ -20,7 +20,6 @@ from glue_streaming.departures import CutViews
 from glue_streaming.errors import DecoderHangs
 from glue_streaming.holes_table import HolesTable
 from glue_streaming.lake import Lake, Moves, TableKey
-from glue_streaming.load import Outcome, Task
 from glue_streaming.mending import Mending
 from glue_streaming.obstacles import Obstacles
 from glue_streaming.parking import Parking
@@ -31,6 +30,7 @@ from glue_streaming.settings import BatchSettings, JobArguments
 from glue_streaming.shards import Start
 from glue_streaming.snapshot_watch import SnapshotWatch
 from glue_streaming.tails import Tails
+from glue_streaming.task import Outcome, Task
 from schemas.control import Progress
 from schemas.registry import Registry
 

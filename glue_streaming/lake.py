@@ -16,10 +16,10 @@ from glue_streaming.chain import Lane
 from glue_streaming.data_files import WrittenFile
 from glue_streaming.errors import TableRefused
 from glue_streaming.evolution import Fit
-from glue_streaming.load import LaneKey, TableTask
 from glue_streaming.state import SOURCE, TABLE, EndedGroup, FoldState, SnapshotState, StreamState
 from glue_streaming.state import fold_state as fold_of
 from glue_streaming.state import stream_state as state_of
+from glue_streaming.task import LaneKey, TableTask
 from schemas.block import NO_SCHEMA
 from schemas.change_record import TableSchema
 from schemas.compatibility import changes

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from glue_streaming import requests
 from glue_streaming.controls import ControlReader
 from glue_streaming.lake import Lake, LakeTable
-from glue_streaming.load import Outcome, Replay
 from glue_streaming.replays import Replays
 from glue_streaming.requests import Request
 from glue_streaming.state import Accepted
+from glue_streaming.task import Outcome, Replay
 
 
 class Mending:

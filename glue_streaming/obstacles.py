@@ -8,11 +8,11 @@ from typing import Final
 from glue_streaming import holes
 from glue_streaming.errors import TableRefused
 from glue_streaming.lake import Lake, TableKey
-from glue_streaming.load import MAX_HOLES, LaneKey, Outcome
 from glue_streaming.parking import EXPIRED, RECREATED, Parked, Parking
 from glue_streaming.reading import Reading
 from glue_streaming.settings import BatchSettings
 from glue_streaming.state import Mark
+from glue_streaming.task import MAX_HOLES, LaneKey, Outcome
 from schemas.errors import UnknownFingerprint
 
 _RETRY_SECONDS: Final = 10.0

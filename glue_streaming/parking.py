@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from glue_streaming.load import GivenUp, LaneKey, Obstacle, Outcome, Unreadable
 from glue_streaming.shards import Start
 from glue_streaming.state import Mark
+from glue_streaming.task import GivenUp, LaneKey, Obstacle, Outcome, Unreadable
 from schemas.control import partition_key
 
 _MAX_UNREADABLE: Final = 1_000

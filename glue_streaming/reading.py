@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any, Final
 
 from glue_streaming import shards
-from glue_streaming.load import LaneKey, Outcome
 from glue_streaming.parking import earliest
 from glue_streaming.positions import Positions
 from glue_streaming.shards import Shard, Start
 from glue_streaming.state import Mark
+from glue_streaming.task import LaneKey, Outcome
 from schemas.control import lane_hash_key
 
 _SHARD_LIST_SECONDS: Final = 30.0

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from glue_streaming.errors import TableRefused
 from glue_streaming.holes import Hole
 from glue_streaming.lake import Lake
-from glue_streaming.load import Outcome, Replay
 from glue_streaming.raw import RawRange, ranges
 from glue_streaming.requests import Request
+from glue_streaming.task import Outcome, Replay
 from schemas.errors import UnknownFingerprint
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from glue_streaming.holes import Hole
-from glue_streaming.load import LaneKey
 from glue_streaming.state import StreamState
+from glue_streaming.task import LaneKey
 from schemas.control import parse_snapshot_lane
 from schemas.position import Position
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from glue_streaming.lake import LakeTable, TableKey
-from glue_streaming.load import LaneKey, Outcome
 from glue_streaming.state import StreamState
+from glue_streaming.task import LaneKey, Outcome
 from schemas.control import Progress, parse_snapshot_lane
 
 _LOST: Final = ("gap", "lost tail", "expired", "recreated stream")

@@ -14,7 +14,8 @@ from typing import Any
 from pyspark.sql import SparkSession
 
 from glue_streaming.aws import Aws
-from glue_streaming.load import Outcome, Task, load_shard
+from glue_streaming.load import load_shard
+from glue_streaming.task import Outcome, Task
 
 
 def run(spark: SparkSession, tasks: Sequence[Task]) -> list[Outcome]:

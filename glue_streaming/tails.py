@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from glue_streaming import chain, holes
 from glue_streaming.holes import Hole
 from glue_streaming.lake import Lake, Moves, TableKey
-from glue_streaming.load import LaneKey, Outcome
 from glue_streaming.obstacles import Obstacles
 from glue_streaming.parking import Parking
+from glue_streaming.task import LaneKey, Outcome
 from schemas.control import Progress
 from schemas.position import Position
 

@@ -10,9 +10,9 @@ from glue_streaming import watermark
 from glue_streaming.errors import StaleWriter
 from glue_streaming.fold import line as lines
 from glue_streaming.holes import Hole
-from glue_streaming.load import LaneKey as RequestKey
 from glue_streaming.requests import Request
 from glue_streaming.state import StreamState
+from glue_streaming.task import LaneKey as RequestKey
 from schemas.position import Line
 from tests.simulation import fold as folds
 from tests.simulation.agent import Agent

@@ -15,9 +15,10 @@ from glue_streaming import watermark_view
 from glue_streaming.aws import Aws
 from glue_streaming.batch import Driver, Report
 from glue_streaming.lake_table import identifier
-from glue_streaming.load import Outcome, Task, load_shard
+from glue_streaming.load import load_shard
 from glue_streaming.settings import parse_arguments
 from glue_streaming.state import StreamState
+from glue_streaming.task import Outcome, Task
 from localaws.process import LocalAws, running
 from schemas import block as blocks
 from schemas import control

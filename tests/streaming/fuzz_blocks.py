@@ -23,8 +23,9 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from glue_streaming import decode, evolution
 from glue_streaming.lake_table import iceberg_schema
-from glue_streaming.load import LaneKey, Outcome, TableTask, Task, load_shard
+from glue_streaming.load import load_shard
 from glue_streaming.shards import Start
+from glue_streaming.task import LaneKey, Outcome, TableTask, Task
 from schemas import block as blocks
 from schemas import control
 from schemas.block import Block, Codec, Kind

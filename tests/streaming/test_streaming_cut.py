@@ -15,11 +15,11 @@ from glue_streaming.fold.plan import FoldSettings, cut_view
 from glue_streaming.fold.run import fold_table
 from glue_streaming.holes import Hole
 from glue_streaming.lake import Moves
-from glue_streaming.load import LaneKey, Outcome
 from glue_streaming.parking import Parking
 from glue_streaming.plan_lambda import read_cut
 from glue_streaming.state import FoldState, StreamState
 from glue_streaming.tails import Tails
+from glue_streaming.task import LaneKey, Outcome
 from schemas.control import Announcement, LaneEnd, Progress, SnapshotEnd, snapshot_lane
 from schemas.position import Line, Position
 

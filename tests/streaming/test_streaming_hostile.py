@@ -18,7 +18,7 @@ from botocore.exceptions import ClientError
 
 from glue_streaming import load
 from glue_streaming.holes import Hole
-from glue_streaming.load import LaneKey, Outcome
+from glue_streaming.task import LaneKey, Outcome
 from schemas import block as blocks
 from schemas.block import Block, Codec, Kind
 from schemas.position import Position

@@ -8,10 +8,10 @@ from glue_streaming.aws import Aws
 from glue_streaming.fold.plan import FoldSettings
 from glue_streaming.fold.run import fold_table
 from glue_streaming.holes import MAX_WHERE, Hole
-from glue_streaming.load import MAX_HOLES
 from glue_streaming.plan_lambda import read_cut
 from glue_streaming.requests import Requests
 from glue_streaming.state import MAX_ACCEPTED, Accepted, StreamState
+from glue_streaming.task import MAX_HOLES
 from ops import holes
 from ops.holes import Place
 from schemas.change_record import Column, TableSchema
