@@ -75,7 +75,7 @@ class Pipeline(RuleBasedStateMachine):
         at = datetime(2024, 1, 1, tzinfo=UTC)
         self.progresses.append(Progress(self.era, self.lsn, at, tuple(ends), ()))
 
-    @rule(data=st.data(), fate=st.sampled_from(["whole", "whole", "whole", "unreadable", "lost"]))
+    @rule(data=st.data(), fate=st.sampled_from(["whole", "whole", "unreadable", "lost"]))
     def arrive(self, data: st.DataObject, fate: str) -> None:
         """The next block of a lane comes, or does not read, or is lost, so that the one behind it shows a gap."""
         waiting = [key for key, blocks in self.sent.items() if self.read[key] < len(blocks)]
@@ -92,6 +92,20 @@ class Pipeline(RuleBasedStateMachine):
         past = [(key, block) for key, blocks in self.sent.items() for block in blocks[: self.read[key]]]
         if past:
             self._take(*data.draw(st.sampled_from(past)), readable=readable, again=True)
+
+    @rule(data=st.data())
+    def mend(self, data: st.DataObject) -> None:
+        """The first block of a hole comes again, and reads: what of it lies in the hole is loaded."""
+        open_holes = [(key, hole) for key in self.sent for hole in self.state[key[0]].lane(key[1]).holes]
+        if not open_holes:
+            return
+        key, hole = data.draw(st.sampled_from(open_holes))
+        inside = [
+            (block, [p for p in block.positions if _within(hole.after, p, hole.last)]) for block in self.sent[key]
+        ]
+        block, lacking = next((block, found) for block, found in inside if found)
+        self._take(key, block, readable=True, again=True)
+        assert all(self.fate[key].get(position) == "loaded" for position in lacking), f"{key}: {hole} was not filled"
 
     @rule(data=st.data())
     def lose_a_tail(self, data: st.DataObject) -> None:

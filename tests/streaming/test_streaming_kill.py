@@ -1,7 +1,7 @@
 """kill -9 of a real driver process at every named place, and a new driver behind it: exactly once, all the same.
 
 The lake is the laptop's AWS with real Iceberg tables; a hole, a gap, its resend, a new column and an accepted hole are
-under way. Only Spark is left out: `make chaos-streaming` has it.
+under way. Only Spark is left out.
 """
 
 from __future__ import annotations
