@@ -62,6 +62,9 @@ test: setup lint  ## everything that CI runs
 bench-path: setup  ## changes/s, bytes and CPU of the whole path and of each stage
 	$(RUN)/python -m bench.path
 
+bench-streaming: setup  ## the streaming job against Spark's from_avro and from_json (WORDS="--rows 100000 --runs 1": short)
+	$(RUN)/python -m bench.streaming $(WORDS)
+
 requirements:  ## pin the requirements*.in again (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --no-emit-index-url --generate-hashes requirements.in -o requirements.txt
 	uv pip compile --universal --python-version 3.11 --no-header --no-emit-index-url --generate-hashes requirements-check.in -o requirements-check.txt
@@ -70,4 +73,4 @@ requirements:  ## pin the requirements*.in again (needs uv)
 clean:  ## remove what the demo and the tests left behind
 	rm -rf .headrace build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help check-machine setup demo demo-terraform glue-bundle terraform-check picture aws-smoke aws-smoke-rehearsal lint test bench-path requirements clean
+.PHONY: help check-machine setup demo demo-terraform glue-bundle terraform-check picture aws-smoke aws-smoke-rehearsal lint test bench-path bench-streaming requirements clean
