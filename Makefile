@@ -66,7 +66,7 @@ bench-streaming: setup  ## the streaming job against Spark's from_avro and from_
 	$(RUN)/python -m bench.streaming $(WORDS)
 
 bench-streaming: setup  ## the streaming job against Spark's own ways, on the same rows
-	$(RUN)/python -m bench.streaming
+	$(RUN)/python -m bench.streaming $(WORDS)
 
 chaos-streaming: setup  ## kill the agent and the streaming job at random, again and again (N=200)
 	$(RUN)/python -m tests.streaming.chaos --rounds $(or $(N),200)
