@@ -65,9 +65,6 @@ bench-path: setup  ## changes/s, bytes and CPU of the whole path and of each sta
 bench-streaming: setup  ## the streaming job against Spark's from_avro and from_json (WORDS="--rows 100000 --runs 1": short)
 	$(RUN)/python -m bench.streaming $(WORDS)
 
-bench-streaming: setup  ## the streaming job against Spark's own ways, on the same rows
-	$(RUN)/python -m bench.streaming $(WORDS)
-
 chaos-streaming: setup  ## kill the agent and the streaming job at random, again and again (N=200)
 	$(RUN)/python -m tests.streaming.chaos --rounds $(or $(N),200)
 
