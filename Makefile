@@ -59,14 +59,37 @@ lint: setup  ## style, types, and the direction of imports
 test: setup lint  ## everything that CI runs
 	$(RUN)/pytest
 
+test-postgres: setup  ## the capture's tests against another PostgreSQL, 14 or newer (BIN=/usr/lib/postgresql/15/bin)
+	HEADRACE_POSTGRES_BIN=$(BIN) $(RUN)/pytest tests/producer_postgres
+
+large-transaction: setup  ## memory and CPU for a transaction of a million rows (WORDS="--rows 5000000 --streamed")
+	$(RUN)/python -m tests.producer_postgres.large_transaction $(WORDS)
+
 bench-path: setup  ## changes/s, bytes and CPU of the whole path and of each stage
 	$(RUN)/python -m bench.path
 
 bench-streaming: setup  ## the streaming job against Spark's from_avro and from_json (WORDS="--rows 100000 --runs 1": short)
 	$(RUN)/python -m bench.streaming $(WORDS)
 
+bench-agent: setup  ## the agent against Debezium Server and pg_recvlogical (WORDS="--changes 20000 --runs 1 --without debezium": short)
+	$(RUN)/python -m bench.agent $(WORDS)
+
+outage-agent: setup  ## Kinesis unreachable while a million changes arrive, the agent restarted twice (N=1000000)
+	HEADRACE_OUTAGE_CHANGES=$(or $(N),1000000) $(RUN)/pytest tests/producer/test_producer_outage.py
+bench-fold: setup  ## the fold against Iceberg's MERGE and rewrite_data_files (WORDS="--only merge", "--rows 20000")
+	$(RUN)/python -m bench.fold $(WORDS)
+
+figure: setup  ## draw docs/fold-growth.svg from bench/results/fold.json
+	$(RUN)/python -m bench.figure
+
+large-fold: setup  ## fold a table of ten times the memory that a fold may use (WORDS="--rows 30000000")
+	$(RUN)/python -m tests.fold.large_fold $(WORDS)
+
 chaos-streaming: setup  ## kill the agent and the streaming job at random, again and again (N=200)
-	$(RUN)/python -m tests.streaming.chaos --rounds $(or $(N),200)
+	$(RUN)/python -m tests.streaming.chaos --rounds $(or $(N),200) $(WORDS)
+
+torn-streaming: setup  ## query the cut while a transaction of a million rows arrives block by block (ROWS=1000000)
+	HEADRACE_TORN_ROWS=$(or $(ROWS),1000000) $(RUN)/pytest tests/streaming/test_streaming_torn.py -k large --durations 3
 
 requirements:  ## pin the requirements*.in again (needs uv)
 	uv pip compile --universal --python-version 3.11 --no-header --no-emit-index-url --generate-hashes requirements.in -o requirements.txt
@@ -76,4 +99,4 @@ requirements:  ## pin the requirements*.in again (needs uv)
 clean:  ## remove what the demo and the tests left behind
 	rm -rf .headrace build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
-.PHONY: help check-machine setup demo demo-terraform glue-bundle terraform-check picture aws-smoke aws-smoke-rehearsal lint test bench-path bench-streaming requirements clean
+.PHONY: help check-machine setup demo demo-terraform glue-bundle terraform-check picture aws-smoke aws-smoke-rehearsal lint test test-postgres large-transaction bench-path bench-agent bench-streaming bench-fold figure large-fold outage-agent chaos-streaming torn-streaming requirements clean

@@ -184,42 +184,98 @@ def flat_json(change: Change) -> bytes:
     return orjson.dumps({**meta, **_plain(change.row)}, option=orjson.OPT_UTC_Z)
 
 
-def debezium_json(change: Change) -> bytes:
-    """The change in Debezium's envelope as its JSON converter writes it for PostgreSQL, without the schema part that
-    it adds to every message unless told not to, and without the row before an update (the default replica identity).
-    Times are microseconds, decimals are text (decimal.handling.mode=string)."""
-    row = {
-        name: str(value) if isinstance(value, Decimal) else _micros(value) if isinstance(value, datetime) else value
-        for name, value in change.row.items()
-    }
-    milliseconds = _micros(change.committed_at) // 1000
-    whole = {column: row.get(column) for column in _COLUMN_NAMES}
-    envelope = {
-        "before": whole if change.op == "d" else None,
-        "after": None if change.op == "d" else whole,
-        "source": {
-            "version": "3.3.0.Final",
-            "connector": "postgresql",
-            "name": SOURCE,
-            "ts_ms": milliseconds,
-            "snapshot": "false",
-            "db": "shop",
-            "sequence": f'["{change.lsn - 2_400}","{change.lsn}"]',
-            "ts_us": _micros(change.committed_at),
-            "ts_ns": _micros(change.committed_at) * 1000,
-            "schema": "public",
-            "table": TABLE,
-            "txId": change.lsn // 2_400,
-            "lsn": change.lsn,
-            "xmin": None,
-        },
-        "transaction": None,
-        "op": change.op,
-        "ts_ms": milliseconds + 40,
-        "ts_us": _micros(change.committed_at) + 40_000,
-        "ts_ns": (_micros(change.committed_at) + 40_000) * 1000,
-    }
-    return orjson.dumps(envelope)
+@dataclass(frozen=True)
+class Envelope:
+    """How Debezium is set up, as far as it changes what its JSON converter writes.
+
+    Its defaults for PostgreSQL, but for the schema part and decimals (decimal.handling.mode=string; the default is a
+    number in base64). zoned: the times are of columns with time zone, which come as text (ZonedTimestamp), and not
+    of columns without, which come as microseconds. before: the row before an update is there (REPLICA IDENTITY FULL).
+    schema: every message says what it is made of, as the converter does unless it is told not to.
+    """
+
+    zoned: bool = True
+    before: bool = False
+    schema: bool = False
+
+    def json(self, change: Change) -> bytes:
+        moment = _micros(change.committed_at)
+        row = {name: self._value(value) for name, value in change.row.items()}
+        whole = {column: row.get(column) for column in _COLUMN_NAMES}
+        envelope = {
+            "before": whole if change.op == "d" or (self.before and change.op == "u") else None,
+            "after": None if change.op == "d" else whole,
+            "source": {
+                "version": "3.3.0.Final",
+                "connector": "postgresql",
+                "name": SOURCE,
+                "ts_ms": moment // 1000,
+                "snapshot": "false",
+                "db": "shop",
+                "sequence": f'["{change.lsn - 2_400}","{change.lsn}"]',
+                "ts_us": moment,
+                "ts_ns": moment * 1000,
+                "schema": "public",
+                "table": TABLE,
+                "txId": change.lsn // 2_400,
+                "lsn": change.lsn,
+                "xmin": None,
+            },
+            "transaction": None,
+            "op": change.op,
+            "ts_ms": moment // 1000 + 40,
+            "ts_us": moment + 40_000,
+            "ts_ns": (moment + 40_000) * 1000,
+        }
+        return orjson.dumps({"schema": self._description(), "payload": envelope} if self.schema else envelope)
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, Decimal):
+            return str(value)
+        if isinstance(value, datetime):
+            return value.strftime("%Y-%m-%dT%H:%M:%S.%fZ") if self.zoned else _micros(value)
+        return value
+
+    def _description(self) -> dict[str, Any]:
+        time = ("string", "ZonedTimestamp") if self.zoned else ("int64", "MicroTimestamp")
+        kinds = {"bigint": "int64", "integer": "int32", "double precision": "double", "boolean": "boolean"}
+        image: list[dict[str, Any]] = []
+        for column in table_schema().columns:
+            if column.source_type == "timestamp with time zone":
+                kind = {"type": time[0], "name": f"io.debezium.time.{time[1]}", "version": 1}
+            else:
+                kind = {"type": kinds.get(column.source_type, "string")}
+            image.append({**kind, "optional": column.name != "id", "field": column.name})
+        numbers: list[dict[str, Any]] = [
+            {"type": "int64", "optional": True, "field": name}
+            for name in ("ts_ms", "ts_us", "ts_ns", "txId", "lsn", "xmin")
+        ]
+        texts = ("version", "connector", "name", "snapshot", "db", "sequence", "schema", "table")
+        source: list[dict[str, Any]] = [{"type": "string", "optional": False, "field": name} for name in texts]
+        source += numbers
+        value = {"type": "struct", "fields": image, "optional": True, "name": f"{SOURCE}.public.{TABLE}.Value"}
+        return {
+            "type": "struct",
+            "fields": [
+                {**value, "field": "before"},
+                {**value, "field": "after"},
+                {"type": "struct", "fields": source, "name": "io.debezium.connector.postgresql.Source"},
+                {"type": "string", "optional": False, "field": "op"},
+                *numbers[:3],
+            ],
+            "optional": False,
+            "name": f"{SOURCE}.public.{TABLE}.Envelope",
+            "version": 2,
+        }
+
+
+ENVELOPES: Final = {
+    "debezium": Envelope(),
+    "debezium-numbers": Envelope(zoned=False),
+    "debezium-before": Envelope(before=True),
+    "debezium-schema": Envelope(schema=True),
+}
+"""By form. The first is the one that is compared; the others tell what difference its setup makes."""
 
 
 def data_block(

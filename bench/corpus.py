@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from bench.change_rows import SOURCE, TABLE, AvroForm, changes, data_block, debezium_json, flat_json, table_schema
-from bench.feed import PeerFiles, Records, write_records
+from bench.change_rows import ENVELOPES, SOURCE, TABLE, AvroForm, Change, changes, data_block, flat_json, table_schema
+from bench.feed import PeerFiles, append_records
 from schemas import block as blocks
 from schemas import control
 from schemas.block import Block, Kind
@@ -43,27 +44,32 @@ class Corpus:
         return sum(block.count for block in self.blocks[part])
 
 
-def make(rows: int, folder: Path) -> Corpus:
-    """Writes the peers' files into the folder and returns ours."""
+COMPARED: Final = ("avro", "flat", "debezium")
+
+
+def make(rows: int, folder: Path, forms: Sequence[str] = COMPARED) -> Corpus:
+    """Writes the peers' files, in these forms, into the folder and returns ours."""
     folder.mkdir(parents=True)
-    files, form, schema = PeerFiles(folder), AvroForm(table_schema()), table_schema()
-    sizes = {"avro": 0, "flat": 0, "debezium": 0}
+    files, form, schema = PeerFiles(folder, forms), AvroForm(table_schema()), table_schema()
+    sizes = dict.fromkeys(forms, 0)
     made: list[Block] = []
     load = changes(rows)
     while part := list(itertools.islice(load, BLOCK_ROWS)):
         columns = [form.columns(change.row) for change in part]
-        payloads = {
-            "avro": [form.peers(change, row) for change, row in zip(part, columns, strict=True)],
-            "flat": [flat_json(change) for change in part],
-            "debezium": [debezium_json(change) for change in part],
-        }
-        for name, items in payloads.items():
+        for name in forms:
+            items = _payloads(name, part, columns)
             files.write(name, items)
             sizes[name] += sum(map(len, items))
         datums = b"".join(form.ours(change, row) for change, row in zip(part, columns, strict=True))
         made.append(data_block(schema, "0", part, datums, made[-1].last if made else None))
     files.close()
     return Corpus(rows, tuple(made), {name: size / rows for name, size in sizes.items()})
+
+
+def _payloads(form: str, part: Sequence[Change], columns: Sequence[bytes]) -> list[bytes]:
+    if form == "avro":
+        return [AvroForm.peers(change, row) for change, row in zip(part, columns, strict=True)]
+    return [(flat_json if form == "flat" else ENVELOPES[form].json)(change) for change in part]
 
 
 def bytes_in_blocks_of(rows_of_a_block: int, rows: int = 20_000) -> float:
@@ -106,11 +112,9 @@ class FedStream:
     def __init__(self, folder: Path, shards: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._paths = [folder / f"shardId-{number:012}.records" for number in range(shards)]
-        self._records: list[Records] = [[] for _ in range(shards)]
         for shard in range(shards):
             self.send(shard, [])
 
     def send(self, shard: int, records: list[tuple[str, str, bytes]]) -> None:
-        held = self._records[shard]
-        held += [(control.partition_key(SOURCE, table, lane), data) for table, lane, data in records]
-        write_records(self._paths[shard], held)
+        keyed = [(control.partition_key(SOURCE, table, lane), data) for table, lane, data in records]
+        append_records(self._paths[shard], keyed)

@@ -7,11 +7,11 @@ a file a shard through the two calls that the shard task makes of Kinesis, in pa
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
-from functools import lru_cache
+from os import SEEK_END
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,27 +19,26 @@ import pyarrow.parquet as pq
 _PAGE_BYTES: Final = 10 * 1024 * 1024
 _HASH_KEYS: Final = 2**128
 _CREATED: Final = datetime(2026, 3, 1, tzinfo=UTC)
-FORMS: Final = ("avro", "flat", "debezium")
 
 Records = list[tuple[str, bytes]]
 """(partition key, data) each."""
 
 
-def write_records(path: Path, records: Records) -> None:
-    """What one shard holds. Written whole: a reader sees the file as it was before, or as it is now."""
-    made = path.with_suffix(".new")
-    made.write_bytes(pickle.dumps(records))
-    made.rename(path)
+def append_records(path: Path, records: Records) -> None:
+    """Puts them behind what the shard holds. A record's place in the file is its sequence number."""
+    with path.open("ab") as file:
+        for record in records:
+            pickle.dump(record, file)
 
 
 class PeerFiles:
     """One Parquet file for each form of the peers."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, forms: Iterable[str]) -> None:
         schema = pa.schema([("value", pa.binary())])
         self._writers = {
             form: pq.ParquetWriter(folder / f"{form}.parquet", schema, compression="none", use_dictionary=False)
-            for form in FORMS
+            for form in forms
         }
 
     def write(self, form: str, payloads: Iterable[bytes]) -> None:
@@ -51,7 +50,7 @@ class PeerFiles:
 
 
 class FileKinesis:
-    """A stream whose shards are files of a folder. What is appended to it is a file rewritten, with more at its end."""
+    """A stream whose shards are files of a folder, read no further back than is asked for."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -71,27 +70,30 @@ class FileKinesis:
         }
 
     def get_shard_iterator(self, **request: str) -> dict[str, Any]:
-        passed = 1 if request["ShardIteratorType"] == "AFTER_SEQUENCE_NUMBER" else 0
-        return {"ShardIterator": f"{request['ShardId']}/{int(request.get('StartingSequenceNumber', 0)) + passed}"}
+        shard, place = request["ShardId"], int(request.get("StartingSequenceNumber", 0))
+        if request["ShardIteratorType"] == "AFTER_SEQUENCE_NUMBER":
+            with self._open(shard) as file:
+                file.seek(place)
+                pickle.load(file)
+                place = file.tell()
+        return {"ShardIterator": f"{shard}/{place}"}
 
     def get_records(self, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803
         shard, _, start = ShardIterator.partition("/")
-        path = self._folder / f"{shard}.records"
-        records = _read(path, path.stat().st_mtime_ns)
         page: list[dict[str, Any]] = []
-        size, at = 0, int(start)
-        while at < len(records) and len(page) < Limit and size < _PAGE_BYTES:
-            key, data = records[at]
-            page.append({"SequenceNumber": str(at), "Data": data, "PartitionKey": key})
-            size, at = size + len(data), at + 1
+        size, place = 0, int(start)
+        with self._open(shard) as file:
+            end = file.seek(0, SEEK_END)
+            file.seek(place)
+            while place < end and len(page) < Limit and size < _PAGE_BYTES:
+                key, data = pickle.load(file)
+                page.append({"SequenceNumber": str(place), "Data": data, "PartitionKey": key})
+                size, place = size + len(data), file.tell()
         return {
             "Records": page,
-            "NextShardIterator": f"{shard}/{at}",
-            "MillisBehindLatest": 0 if at == len(records) else 1,
+            "NextShardIterator": f"{shard}/{place}",
+            "MillisBehindLatest": 0 if place == end else 1,
         }
 
-
-@lru_cache(maxsize=1)
-def _read(path: Path, _: int) -> Sequence[tuple[str, bytes]]:
-    records: Records = pickle.loads(path.read_bytes())
-    return records
+    def _open(self, shard: str) -> BinaryIO:
+        return (self._folder / f"{shard}.records").open("rb")

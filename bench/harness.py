@@ -50,7 +50,13 @@ class Row:
 
 
 def report(name: str, rows: Sequence[Row]) -> None:
-    """Writes bench/results/NAME.json and prints the same as a table. Parts that were not run keep their rows."""
+    """Writes bench/results/NAME.json and prints the same as a table."""
+    write(name, rows)
+    show(name)
+
+
+def write(name: str, rows: Sequence[Row]) -> None:
+    """Writes bench/results/NAME.json. Parts that were not run keep their rows."""
     path, commit = RESULTS / f"{name}.json", _commit()
     parts = {row.part for row in rows}
     earlier = json.loads(path.read_text())["rows"] if path.exists() and parts != {None} else []
@@ -63,8 +69,12 @@ def report(name: str, rows: Sequence[Row]) -> None:
     }
     RESULTS.mkdir(exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def show(name: str) -> None:
+    """Prints what bench/results/NAME.json holds."""
     table = Table("measure", "unit", "ours", "peer", "peer's name", "ratio", "goal", "runs", title=name)
-    for item in result["rows"]:
+    for item in json.loads((RESULTS / f"{name}.json").read_text())["rows"]:
         cells = (item["measure"], item["unit"], item["ours"], item["peer"], item["peer_name"], item["ratio"])
         table.add_row(*("" if cell is None else str(cell) for cell in (*cells, item["goal"], len(item["runs"]))))
     Console().print(table)

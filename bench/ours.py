@@ -49,7 +49,9 @@ def fed_aws(folder: Path) -> FedAws:
 def load_fed(folder: Path, row: Any) -> bytes:
     task: Task = pickle.loads(row)
     aws = fed_aws(folder)
-    return pickle.dumps(load_shard(task, aws.client("kinesis"), aws.client("s3"), aws.io))
+    outcome = pickle.dumps(load_shard(task, aws.client("kinesis"), aws.client("s3"), aws.io))
+    spark_tasks.settle_worker()
+    return outcome
 
 
 def main(runner: str, feed: str, folder: Path, cores: int, arguments: Sequence[str]) -> None:
@@ -99,6 +101,7 @@ def _session(cores: int) -> SparkSession:
         "spark.ui.enabled": "false",
         "spark.driver.memory": "512m",
         "spark.sql.shuffle.partitions": "1",
+        **spark_tasks.SETTINGS,
     }
     builder = SparkSession.builder.appName("headrace-bench")
     for name, value in settings.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -17,7 +18,7 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as f
 from pyspark.sql.avro.functions import from_avro
 
-from bench.change_rows import peers_avro_schema, table_schema
+from bench.change_rows import ENVELOPES, Envelope, peers_avro_schema, table_schema
 from bench.contender import serve
 
 PACKAGES: Final = "org.apache.spark:spark-avro_2.13:4.1.1,org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0"
@@ -32,15 +33,14 @@ _IN_ENVELOPE: Final = {
     "integer": "INT",
     "double precision": "DOUBLE",
     "boolean": "BOOLEAN",
-    "timestamp with time zone": "BIGINT",
 }
 
 
-def main(form: str, folder: Path) -> None:
-    spark = _session(folder)
-    spark.sql(f"CREATE NAMESPACE IF NOT EXISTS lake.{form}")
-    rows = {"avro": _from_avro, "flat": _from_flat_json, "debezium": _from_debezium}[form]
-    table = f"lake.{form}.orders"
+def main(form: str, folder: Path, warehouse: Path) -> None:
+    spark = _session(warehouse)
+    spark.sql(f"CREATE NAMESPACE IF NOT EXISTS lake.`{form}`")
+    rows = {"avro": _from_avro, "flat": _from_flat_json}.get(form) or partial(_from_debezium, ENVELOPES[form])
+    table = f"lake.`{form}`.orders"
     loaded = 0
 
     def run(size: str) -> int:
@@ -70,7 +70,7 @@ def _checked(spark: SparkSession, table: str, loaded: int) -> int:
     return int(whole)
 
 
-def _session(folder: Path) -> SparkSession:
+def _session(warehouse: Path) -> SparkSession:
     settings = {
         "spark.master": "local[1]",
         "spark.ui.enabled": "false",
@@ -79,8 +79,8 @@ def _session(folder: Path) -> SparkSession:
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.catalog.lake": "org.apache.iceberg.spark.SparkCatalog",
         "spark.sql.catalog.lake.type": "hadoop",
-        "spark.sql.catalog.lake.warehouse": str(folder / "warehouse"),
-        "spark.sql.warehouse.dir": str(folder / "spark-warehouse"),
+        "spark.sql.catalog.lake.warehouse": str(warehouse),
+        "spark.sql.warehouse.dir": str(warehouse / "spark"),
     }
     builder = SparkSession.builder.appName("headrace-bench-peer")
     for name, value in settings.items():
@@ -100,23 +100,27 @@ def _from_flat_json(payloads: DataFrame) -> DataFrame:
     return payloads.select(f.from_json(text, _FLAT).alias("change")).select("change.*")
 
 
-def _from_debezium(payloads: DataFrame) -> DataFrame:
+def _from_debezium(envelope: Envelope, payloads: DataFrame) -> DataFrame:
     columns = table_schema().columns
-    image = ", ".join(f"{column.name}: {_IN_ENVELOPE.get(column.source_type, 'STRING')}" for column in columns)
-    schema = f"op STRING, source STRUCT<lsn: BIGINT, ts_us: BIGINT>, before STRUCT<{image}>, after STRUCT<{image}>"
-    change = payloads.select(f.from_json(f.col("value").cast("string"), schema).alias("change")).select("change.*")
+    times = "TIMESTAMP" if envelope.zoned else "BIGINT"
+    kinds = {**_IN_ENVELOPE, "timestamp with time zone": times}
+    image = ", ".join(f"{column.name}: {kinds.get(column.source_type, 'STRING')}" for column in columns)
+    schema = f"op: STRING, source: STRUCT<lsn: BIGINT, ts_us: BIGINT>, before: STRUCT<{image}>, after: STRUCT<{image}>"
+    whole = f"STRUCT<payload: STRUCT<{schema}>>" if envelope.schema else f"STRUCT<{schema}>"
+    parsed = f.from_json(f.col("value").cast("string"), whole)
+    change = payloads.select(parsed.alias("change")).select("change.payload.*" if envelope.schema else "change.*")
     row = change.select("op", "source", f.coalesce("after", "before").alias("row"))
     return row.select(
         f.col("op").alias("_op"),
         f.col("source.lsn").alias("_lsn"),
         f.timestamp_micros("source.ts_us").alias("_committed_at"),
-        *(_debezium_column(column.name, column.source_type) for column in columns),
+        *(_debezium_column(column.name, column.source_type, envelope) for column in columns),
     )
 
 
-def _debezium_column(name: str, source_type: str) -> Column:
+def _debezium_column(name: str, source_type: str, envelope: Envelope) -> Column:
     value = f.col(f"row.{name}")
-    if source_type == "timestamp with time zone":
+    if source_type == "timestamp with time zone" and not envelope.zoned:
         value = f.timestamp_micros(value)
     elif source_type == "numeric(12,2)":
         value = value.cast("decimal(12,2)")
@@ -124,4 +128,4 @@ def _debezium_column(name: str, source_type: str) -> Column:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -3,7 +3,8 @@
 From record payloads to committed Iceberg rows on local files: ours (blocks), and Spark's from_avro of one datum a
 record, from_json of flat JSON and of Debezium's envelope. Each contender is a process of its own with local[1], warm
 before it is measured; contenders take turns, so that a busy machine is busy for all. CPU is that of the JVM and of
-every Python process. `--rows 100000 --runs 1` is the short form.
+every Python process. What a part has measured is in the results at once, so that one that is ended loses nothing.
+`--rows 100000 --runs 1` is the short form.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import argparse
 import os
 import statistics
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from bench import corpus as corpora
 from bench import live
 from bench.contender import Contender, Run
 from bench.corpus import Corpus
-from bench.harness import Row, report
+from bench.harness import Row, show, write
 from bench.job import Job
 
 _PEERS: Final = {
@@ -32,6 +33,14 @@ _PEERS: Final = {
     "flat": ("Spark, flat JSON, from_json", 5.5),
     "debezium": ("Spark, JSON in Debezium's envelope, from_json", 10.0),
 }
+_ENVELOPES: Final = {
+    "debezium": "envelope as compared",
+    "debezium-numbers": "envelope, its times as numbers (of columns without time zone)",
+    "debezium-before": "envelope with the row before an update (REPLICA IDENTITY FULL)",
+    "debezium-schema": "envelope with its schema part (the converter's default)",
+}
+_ENVELOPE_SHARE: Final = 5
+"""The schema part makes a message of 3.7 KB: a fifth of the rows is enough of it."""
 _SHARDS: Final = (1, 2, 4, 8, 16, 32)
 _JSON_SHARE: Final = 5.0
 _SPARK_SECONDS: Final = 0.4
@@ -50,10 +59,13 @@ class Plan:
     _made: dict[str, Corpus] = field(default_factory=dict)
 
     def corpus(self, size: str) -> Corpus:
-        """`whole` is measured, `warm` is what a contender gets before."""
-        rows = {"whole": self.rows, "warm": max(4 * corpora.BLOCK_ROWS, self.rows // 10)}[size]
+        """`whole` is measured, `warm` is what a contender gets before; `part` is a smaller one in every envelope."""
+        few = 4 * corpora.BLOCK_ROWS
+        share = {"whole": 1, "warm": 10, "part": _ENVELOPE_SHARE}[size]
         if size not in self._made:
-            self._made[size] = corpora.make(rows, self.folder / size)
+            rows = max(few, self.rows // share) if share > 1 else self.rows
+            forms = [*_ENVELOPES] if size == "part" else corpora.COMPARED
+            self._made[size] = corpora.make(rows, self.folder / size, forms)
         return self._made[size]
 
 
@@ -68,43 +80,68 @@ def main() -> None:
         for part in given.only or _PARTS:
             load = round(os.getloadavg()[0], 1)
             console.print(f"{part}: load of the machine {load}")
-            rows = [*_PARTS[part](plan), Row(f"load of the machine before {part}", "processes", (load,))]
-            report("streaming", [replace(row, part=part) for row in rows])
+            busy = Row(f"load of the machine before {part}", "processes", (load,))
+            for rows in _PARTS[part](plan):
+                write("streaming", [replace(row, part=part) for row in (*rows, busy)])
+    show("streaming")
 
 
 # ---- against Spark's own ways
 
 
-def _compare(plan: Plan) -> list[Row]:
-    whole, warm = plan.corpus("whole"), plan.corpus("warm")
-    checks: list[Contender] = []
-    with ExitStack() as open_now:
+def _compare(plan: Plan) -> Iterator[list[Row]]:
+    for taken in _turns(plan, "whole", [*_PEERS], plan.runs, beside=True):
+        yield _compared(taken)
+
+
+def _envelopes(plan: Plan) -> Iterator[list[Row]]:
+    """What Debezium's setup makes of it, at fewer rows: ours pays its batch more often."""
+    for taken in _turns(plan, "part", [*_ENVELOPES], min(3, plan.runs)):
+        ours = tuple(run.rows_per_cpu_second for run in taken["ours"])
+        yield [
+            Row(
+                f"job, {plan.corpus('part').rows} rows a run",
+                "rows / CPU second",
+                ours,
+                tuple(run.rows_per_cpu_second for run in taken[form]),
+                name,
+            )
+            for form, name in _ENVELOPES.items()
+        ]
+
+
+def _turns(
+    plan: Plan, size: str, forms: Sequence[str], turns: int, *, beside: bool = False
+) -> Iterator[dict[str, list[Run]]]:
+    """The runs so far of ours and of the peers of these forms, after each turn. beside: ours in other settings too."""
+    whole, warm = plan.corpus(size), plan.corpus("part" if size == "part" else "warm")
+    folder = plan.folder / f"{size}-runs"
+    folder.mkdir()
+    peers: dict[str, Contender] = {}
+    with ExitStack() as opened:
 
         def job(name: str, runner: str, feed: str) -> Callable[[Corpus], Run]:
-            return open_now.enter_context(Job(plan.folder / name, runner=runner, feed=feed)).run
+            return opened.enter_context(Job(folder / name, runner=runner, feed=feed)).run
 
         def peer(form: str) -> Callable[[Corpus], Run]:
-            log = plan.folder / f"{form}.log"
-            contender = open_now.enter_context(Contender("bench.peers", [form, str(plan.folder)], log))
-            checks.append(contender)
-            return lambda corpus: contender.run("whole" if corpus is whole else "warm")
+            words = [form, str(plan.folder), str(folder / "warehouse")]
+            peers[form] = opened.enter_context(Contender("bench.peers", words, folder / f"{form}.log"))
+            return lambda corpus: peers[form].run(size if corpus is whole else "warm")
 
-        runs = {
-            "ours": job("spark", "spark", "file"),
-            "inline": job("inline", "inline", "file"),
-            "stream": job("stream", "spark", "stream"),
-            **{form: peer(form) for form in _PEERS},
-        }
+        runs = {"ours": job("spark", "spark", "file")}
+        if beside:
+            runs |= {"inline": job("inline", "inline", "file"), "stream": job("stream", "spark", "stream")}
+        runs |= {form: peer(form) for form in forms}
         for name, run in [*runs.items(), *runs.items()]:
             console.print(f"warm: {name} {run(warm)}")
         taken: dict[str, list[Run]] = {name: [] for name in runs}
-        for turn in range(plan.runs):
+        for turn in range(turns):
             for name, run in runs.items():
                 taken[name].append(run(whole))
-                console.print(f"run {turn + 1} of {plan.runs}, {name}: {taken[name][-1]}")
-        for contender in checks:
+                console.print(f"run {turn + 1} of {turns}, {name}: {taken[name][-1]}")
+            yield taken
+        for contender in peers.values():
             contender.tell("check")
-    return _compared(taken)
 
 
 def _compared(taken: dict[str, list[Run]]) -> list[Row]:
@@ -131,7 +168,7 @@ def _compared(taken: dict[str, list[Run]]) -> list[Row]:
     return rows
 
 
-def _wire(plan: Plan) -> list[Row]:
+def _wire(plan: Plan) -> Iterator[list[Row]]:
     whole = plan.corpus("whole")
     rows = []
     for form, (peer, _) in _PEERS.items():
@@ -143,59 +180,61 @@ def _wire(plan: Plan) -> list[Row]:
         ours = (round(corpora.bytes_in_blocks_of(count), 1),)
         flat = (round(whole.sizes["flat"], 1),)
         rows.append(Row(f"wire, blocks of {count}", "bytes / change", ours, flat, _PEERS["flat"][0]))
-    return rows
+    yield rows
 
 
 # ---- against itself
 
 
-def _shards(plan: Plan) -> list[Row]:
+def _shards(plan: Plan) -> Iterator[list[Row]]:
     """The same rows in 1 to 32 shards, on one core and on two."""
     whole, warm = plan.corpus("whole"), plan.corpus("warm")
-    rows = []
+    rows: list[Row] = []
     for cores, shards in [(1, 1), *((2, shards) for shards in _SHARDS)]:
         with Job(
             plan.folder / f"shards-{cores}-{shards}", runner="spark", feed="file", shards=shards, cores=cores
         ) as job:
-            job.run(warm)
+            for _ in range(2):
+                job.run(warm)
             taken = [job.run(whole) for _ in range(min(3, plan.runs))]
         name = f"{shards} shards, local[{cores}]"
         console.print(f"{name}: {taken}")
         rows.append(Row(name, "rows / second", tuple(run.rows_per_second for run in taken)))
         rows.append(Row(name, "rows / CPU second", tuple(run.rows_per_cpu_second for run in taken)))
-    return rows
+        yield rows
 
 
-def _empty(plan: Plan) -> list[Row]:
+def _empty(plan: Plan) -> Iterator[list[Row]]:
     found = live.empty_batches(plan.folder / "empty")
     met = statistics.median(found.periods) <= _EMPTY_SECONDS
-    return [
+    yield [
         Row("empty batch, from one to the next", "s", found.periods, goal=f"< {_EMPTY_SECONDS}", met=met),
-        Row("empty batch, without Spark's clock", "s", found.batches),
+        Row("empty batch, the batch itself", "s", found.batches),
     ]
 
 
-def _freshness(plan: Plan) -> list[Row]:
-    rows = []
+def _freshness(plan: Plan) -> Iterator[list[Row]]:
+    rows: list[Row] = []
     for trigger, seconds in ((1.0, 30.0), (10.0, 60.0)):
         found = live.freshness(plan.folder / f"fresh-{trigger:.0f}", trigger, seconds)
         name = f"freshness at a trigger of {trigger:.0f} s, {live.CHANGES_PER_SECOND} changes/s"
         rows.append(Row(f"{name}, p50", "s", (found.p50,)))
         rows.append(Row(f"{name}, p99", "s", (found.p99,)))
-    return rows
+        yield rows
 
 
-def _tables(plan: Plan) -> list[Row]:
-    rows = []
+def _tables(plan: Plan) -> Iterator[list[Row]]:
+    rows: list[Row] = []
     for tables in (1, 200):
         seconds = live.trigger_with(plan.folder / f"tables-{tables}", tables, min(3, plan.runs))
         goal, met = ("< 15", statistics.median(seconds) < 15) if tables > 1 else (None, None)
         rows.append(Row(f"trigger with {tables} tables", "s", seconds, goal=goal, met=met))
-    return rows
+        yield rows
 
 
-_PARTS: Final[dict[str, Callable[[Plan], Sequence[Row]]]] = {
+_PARTS: Final[dict[str, Callable[[Plan], Iterator[list[Row]]]]] = {
     "compare": _compare,
+    "envelopes": _envelopes,
     "wire": _wire,
     "shards": _shards,
     "empty": _empty,

@@ -13,12 +13,14 @@ from typing import Any, Final
 import boto3
 from botocore.config import Config
 from pyiceberg.io import FileIO
-from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from glue_streaming.lake_catalog import LakeCatalog
+from glue_streaming.lake_io import LakeIO
 
 _PATIENT: Final = Config(retries={"mode": "standard", "total_max_attempts": 10}, max_pool_connections=32)
 """A throttled request waits and is made again, up to about a minute and a half: a slow commit beats a failed one."""
+_BRIEF: Final = Config(retries={"mode": "standard", "total_max_attempts": 4}, max_pool_connections=32)
+"""A throttled shard must not hold up its batch: what waits longer than seconds_per_shard is read by the next one."""
 
 
 class Aws:
@@ -33,8 +35,9 @@ class Aws:
 
     def client(self, service: str) -> Any:
         if service not in self._clients:
+            config = _BRIEF if service == "kinesis" else _PATIENT
             self._clients[service] = boto3.client(
-                service, endpoint_url=self.endpoint, region_name=self.region, config=_PATIENT
+                service, endpoint_url=self.endpoint, region_name=self.region, config=config
             )
             self._clients[service].meta.events.register("after-call", partial(self._count_retries, service))
         return self._clients[service]
@@ -44,26 +47,23 @@ class Aws:
 
     @cached_property
     def io(self) -> FileIO:
-        return PyArrowFileIO(self._properties())
+        return LakeIO(self._s3_options())
 
     @cached_property
     def catalog(self) -> LakeCatalog:
-        return LakeCatalog("lake", self.client("glue"), self.io, **self._properties())
+        return LakeCatalog("lake", self.client("glue"), self.io)
 
-    def _properties(self) -> dict[str, str]:
-        """PyIceberg's names. Without an endpoint (on AWS) its S3 access finds role credentials by itself.
+    def _s3_options(self) -> dict[str, Any]:
+        """Arrow's names. Without an endpoint (on AWS) its S3 access finds role credentials by itself.
 
         Its own timeout is three seconds without a byte, which a busy machine exceeds: a batch would fail for nothing.
         """
-        properties = {"s3.region": self.region, "s3.connect-timeout": "10", "s3.request-timeout": "60"}
+        options: dict[str, Any] = {"region": self.region, "connect_timeout": 10, "request_timeout": 60}
         if self.endpoint:
             credentials = boto3.Session().get_credentials()
             frozen = credentials.get_frozen_credentials() if credentials else None
-            properties["s3.endpoint"] = self.endpoint
-            properties["s3.force-virtual-addressing"] = "false"
+            options["endpoint_override"] = self.endpoint
             if frozen is not None:
-                properties["s3.access-key-id"] = frozen.access_key
-                properties["s3.secret-access-key"] = frozen.secret_key
-                if frozen.token:
-                    properties["s3.session-token"] = frozen.token
-        return properties
+                options["access_key"], options["secret_key"] = frozen.access_key, frozen.secret_key
+                options["session_token"] = frozen.token
+        return options

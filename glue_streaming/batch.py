@@ -5,6 +5,7 @@ The driver holds marks and positions in memory; what it loses at a crash is in t
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -13,7 +14,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from glue_streaming import snapshot_watch, watermark_view
+from pyiceberg.table import Table
+
+from glue_streaming import cut_requests, snapshot_watch, views, watermark_view
 from glue_streaming.aws import Aws
 from glue_streaming.controls import ControlReader, Controls
 from glue_streaming.departures import CutViews
@@ -33,6 +36,8 @@ from glue_streaming.tails import Tails
 from glue_streaming.task import Outcome, Task
 from schemas.control import Progress
 from schemas.registry import Registry
+
+log = logging.getLogger(__name__)
 
 RunTasks = Callable[[Sequence[Task]], list[Outcome]]
 """Runs the tasks, in Spark or here, and returns their outcomes in any order."""
@@ -82,20 +87,17 @@ class Driver:
         self.epoch = take_epoch(dynamodb, arguments.dynamodb_table("sources"), arguments.job)
         self._controls = ControlReader(dynamodb, arguments, self.epoch)
         registry = Registry(dynamodb, arguments.dynamodb_table("schemas"))
-        self.lake = Lake(aws.catalog, registry, arguments.lake_bucket, self.epoch, self._controls.policy)
+        self.lake = Lake(aws.catalog, registry, arguments.lake_bucket, self.epoch, self._controls.policy, self._follow)
         self.lake.load(arguments.sources)
         self._parking = Parking()
         self._obstacles = Obstacles(self.lake, self._reading, self._parking)
         self._tails = Tails(self.lake, self._parking, self._obstacles)
         self._snapshots = SnapshotWatch()
         self._mending = Mending(self.lake, self._controls)
+        self._cut_views = {source: CutViews(self._glue, self.lake, source) for source in arguments.sources}
         self._publishers = {
             source: Publisher(
-                self._glue,
-                source,
-                arguments.fold_horizon_seconds,
-                self._controls.check_epoch,
-                CutViews(self._glue, self.lake, source),
+                self._glue, source, arguments.fold_horizon_seconds, self._controls.check_epoch, self._cut_views[source]
             )
             for source in arguments.sources
         }
@@ -133,7 +135,7 @@ class Driver:
         if not replaying:
             self._void(outcomes, now)
             spoken = [(source, p) for source, publisher in self._publishers.items() for p in publisher.progresses]
-            self._tails.look_behind(outcomes, spoken, moves, now)
+            self._tails.look_behind(spoken, moves, now)
             if _at_tip(outcomes) and not any(outcome.obstacles for outcome in outcomes):
                 self._tails.look(earlier, moves, self.settings.tip_seconds, now)
         report.commits = self._commit(moves)
@@ -159,7 +161,7 @@ class Driver:
     def _load(self, controls: Controls, now: float) -> tuple[list[Outcome], bool]:
         """Runs the batch's tasks; True with what a replay brought, which is a batch of its own: a lane that its shard's
         task moved at the same time would be moved twice."""
-        tables = {key: table.task() for key, table in self.lake.tables.items()}
+        tables = {key: table.task(controls.erasures.get(key)) for key, table in self.lake.tables.items()}
         replay = self._mending.replay
         if replay is not None:
             task = replace(self._task(replay.range.shard, Start(), controls), tables=tables, replay=replay)
@@ -198,6 +200,16 @@ class Driver:
         )
 
     # ---- commit
+
+    def _follow(self, source: str, tables: Mapping[str, Table]) -> None:
+        """Views follow a new structure before rows need it. Where that fails the rows go on, and a fold mends it."""
+        try:
+            updated = views.follow(self._glue, source, tables)
+        except Exception as error:
+            log.warning("views do not follow", extra={"source": source, "tables": sorted(tables), "error": repr(error)})
+            return
+        if updated.written or updated.refused:
+            log.info("views follow", extra={"written": updated.written, "refused": updated.refused})
 
     def _look_for_folds(self, now: float) -> None:
         """Reads again what the fold may have changed: only tables with a snapshot or a hole wait for a fold."""
@@ -253,6 +265,7 @@ class Driver:
     def _publish(self, paused: Collection[TableKey], now: float) -> dict[str, str]:
         """Rewrites each source's watermark; a newer driver's epoch stops this one before it writes."""
         published = {}
+        self._carry_out_cut_requests(now)
         for source, publisher in self._publishers.items():
             tables = {key[1]: (table.state, table.fold_state) for key, table in self.lake.of(source).items()}
             waiting = {table for paused_source, table in paused if paused_source == source}
@@ -260,6 +273,15 @@ class Driver:
             if line is not None:
                 published[source] = str(line)
         return published
+
+    def _carry_out_cut_requests(self, now: float) -> None:
+        waiting = self._controls.current.cut_requests
+        if waiting:
+            self._controls.check_epoch()
+        for source, cut_views in self._cut_views.items():
+            asked = [request for request in waiting if request.source == source]
+            for request, status, detail in cut_requests.carry_out(self._glue, cut_views, asked, now):
+                self._controls.answer(request, status, detail, now)
 
     def _project_holes(self) -> dict[str, str]:
         """Brings the Iceberg tables `holes` up to date. They can be made again, so that a failure is only told."""
@@ -295,6 +317,7 @@ class Driver:
             "RowsLoaded": sum(file.rows for outcome in outcomes for key, file in outcome.files if key[0] == source),
             "BytesRead": sum(outcome.source_bytes.get(source, 0) for outcome in outcomes),
             "OpenHoles": sum(len(table.state.holes) for table in self.lake.of(source).values()),
+            "UnmatchedDeletes": sum(table.unmatched_deletes for table in self.lake.of(source).values()),
             "ParkedLanes": sum(key.source == source for key in self._parking.lanes),
         }
         fresh = {} if complete_until is None else {"FreshnessSeconds": self._clock() - complete_until.timestamp()}

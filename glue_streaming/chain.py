@@ -15,12 +15,14 @@ class Lane:
 
     sealed: holes that end below this line are filled no more, since a complete snapshot repairs them: the fold that
     activates it may be on its way, and rows that came in behind its back would lie below its line.
+    before: where the lane stood when it went into the era of its mark; None where nothing of it had come.
     """
 
     name: str
     mark: Position | None = None
     holes: tuple[Hole, ...] = ()
     sealed: Line | None = None
+    before: Position | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def advance(lane: Lane, verdict: Verdict, last: Position) -> Lane:
     """The lane after its verdict was carried out. A gap carries nothing out: see `declare`."""
     match verdict:
         case Load():
-            return replace(lane, mark=last)
+            return _marked(lane, last)
         case Fill(hole, upto):
             return replace(lane, holes=holes.filled(lane.holes, hole, upto))
         case _:
@@ -93,7 +95,19 @@ def advance(lane: Lane, verdict: Verdict, last: Position) -> Lane:
 def declare(lane: Lane, upto: Position, reason: str, at: str, where: str | None = None) -> Lane:
     """The lane with (mark, upto] given up as a hole, and its mark moved past it."""
     hole = Hole(lane.name, lane.mark if _same_era(lane.mark, upto) else None, upto, reason, at, where)
-    return replace(lane, mark=upto, holes=holes.add(lane.holes, hole))
+    return replace(_marked(lane, upto), holes=holes.add(lane.holes, hole))
+
+
+def declare_behind(lane: Lane, last: Position, reason: str, at: str) -> Lane | None:
+    """The lane with the end of an earlier era, up to `last`, given up as a hole; None where nothing is known to lack.
+
+    A lane lies in order: behind its first block of an era nothing of an earlier one comes, unless it is sent again.
+    """
+    before = lane.before
+    if lane.mark is None or lane.mark.era <= last.era or (before is not None and before >= last):
+        return None
+    hole = Hole(lane.name, before if _same_era(before, last) else None, last, reason, at)
+    return replace(lane, before=last, holes=holes.add(lane.holes, hole))
 
 
 def _fillable(lane: Lane, prev: Position | None, last: Position) -> Hole | None:
@@ -112,6 +126,11 @@ def _continues(mark: Position | None, prev: Position | None, last: Position) -> 
     if prev is None:
         return mark is None or mark.era < last.era
     return prev == mark
+
+
+def _marked(lane: Lane, mark: Position) -> Lane:
+    crosses = lane.mark is not None and lane.mark.era < mark.era
+    return replace(lane, mark=mark, before=lane.mark if crosses else lane.before)
 
 
 def _same_era(mark: Position | None, upto: Position) -> bool:

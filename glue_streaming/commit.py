@@ -1,6 +1,6 @@
 """Commits to lake tables: files and properties in one step, behind a fence, or not at all.
 
-With `lake_catalog` this is the module that uses private parts of PyIceberg (0.12, pinned). Not PyIceberg's own way:
+With `lake_catalog` and `lake_io` this is the module that uses private parts of PyIceberg (0.12, pinned). Not its way:
 
 - The fence. PyIceberg's retry re-applies staged properties to whatever it finds, so a stale writer would move marks
   back. Here the properties that one writer owns are compared before the first attempt, which only lands where the
@@ -17,20 +17,24 @@ from dataclasses import dataclass
 from typing import Final
 
 from pyiceberg.catalog import Catalog
-from pyiceberg.exceptions import ValidationException
+from pyiceberg.exceptions import CommitFailedException, ValidationException
 from pyiceberg.io import FileIO
-from pyiceberg.manifest import DataFile
+from pyiceberg.manifest import DataFile, ManifestFile
 from pyiceberg.table import Table, Transaction
 from pyiceberg.table.metadata import TableMetadata
 from pyiceberg.table.snapshots import Operation
 from pyiceberg.table.update import TableUpdate
-from pyiceberg.table.update.snapshot import _FastAppendFiles, _OverwriteFiles
+from pyiceberg.table.update.snapshot import _FastAppendFiles, _ManifestMergeManager, _OverwriteFiles
 
 from glue_streaming import failpoints
 from glue_streaming.errors import CommitUnknown, StaleWriter
 from glue_streaming.state import FoldState, StreamState, fold_state, stream_state
 
 _ATTEMPTS: Final = 3
+_FOLD_ATTEMPTS: Final = 20
+"""Times PyIceberg's own nine. A fold's commit rewrites manifests, and so is slower than the appends that it races."""
+_MANIFEST_BYTES: Final = 8 << 20
+_MANY_MANIFESTS: Final = 30
 
 Fence = Callable[[Mapping[str, str]], None]
 """Raises StaleWriter where the properties of the refreshed table forbid the commit."""
@@ -75,6 +79,10 @@ class _Replace(_OverwriteFiles):
     def _validate_concurrency(self) -> None:
         self._fence(self._transaction._table.metadata.properties)
         super()._validate_concurrency()
+
+    def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
+        """A fold leaves a manifest of its history behind: when there are many, they become one in its own commit."""
+        return _ManifestMergeManager(_MANIFEST_BYTES, _MANY_MANIFESTS, True, self).merge_manifests(manifests)
 
     def _cleanup_uncommitted(self) -> None:
         """Nothing is deleted: see the module."""
@@ -125,18 +133,12 @@ def replace(
     expected: FoldState,
     new: FoldState,
     summary: Mapping[str, str] | None = None,
-    tag_replaced: str | None = None,
-    tag_age_seconds: float = 7_200,
 ) -> None:
     """The fold's commit: exactly the files it read go, what it wrote comes, and F moves, in one.
 
-    tag_replaced names a tag on the state that is replaced, which keeps it readable for `tag_age_seconds`; it is set
-    before the commit (a retry inside PyIceberg forgets tags that are staged with files).
     Raises StaleWriter (another fold moved F, or removed a file of `remove`) or CommitUnknown.
     """
     table = catalog.load_table(identifier)
-    if tag_replaced is not None:
-        _tag_current(table, tag_replaced, int(tag_age_seconds * 1000))
     fence = _FoldFence(expected)
 
     def stage(transaction: Transaction) -> None:
@@ -147,7 +149,7 @@ def replace(
             producer.append_data_file(file)
         producer.commit()
 
-    _commit(table, fence, new.to_properties(), stage)
+    _commit(table, fence, new.to_properties(), stage, _FOLD_ATTEMPTS)
 
 
 @dataclass(frozen=True)
@@ -179,15 +181,22 @@ class _FoldFence:
             )
 
 
-def _commit(table: Table, fence: Fence, properties: dict[str, str], stage: Callable[[Transaction], None]) -> bool:
+def _commit(
+    table: Table,
+    fence: Fence,
+    properties: dict[str, str],
+    stage: Callable[[Transaction], None],
+    attempts: int = _ATTEMPTS,
+) -> bool:
     """One transaction of files and properties; on any failure the table is asked whether it is there all the same.
 
     It begins at the table as it is known here: every commit of marks or of the fold line adds a snapshot, so where
     another writer was there since, the catalog refuses and PyIceberg tries again behind the fence.
     Where it is not, and the fence still holds, a refusal is tried again from the reloaded table: a fold that expired
-    the snapshot this commit began at makes PyIceberg refuse an append that conflicts with nothing.
+    the snapshot this commit began at makes PyIceberg refuse an append that conflicts with nothing, and appends every
+    second can be quicker than all of its retries.
     """
-    for attempt in range(_ATTEMPTS):
+    for attempt in range(attempts):
         _pass(fence, table, refresh=attempt > 0)
         failpoints.reach("commit.before")
         transaction = _Transaction(table)
@@ -201,10 +210,12 @@ def _commit(table: Table, fence: Fence, properties: dict[str, str], stage: Calla
         except Exception as error:
             if _landed(table, properties, error):
                 return True
-            if not isinstance(error, ValidationException):
+            if not isinstance(error, ValidationException | CommitFailedException):
                 raise
-            if attempt == _ATTEMPTS - 1:
+            if attempt == attempts - 1 and isinstance(error, ValidationException):
                 raise StaleWriter(f"{'.'.join(table.name())}: {error}") from error
+            if attempt == attempts - 1:
+                raise
     return False
 
 
@@ -227,9 +238,3 @@ def _landed(table: Table, properties: Mapping[str, str], error: Exception) -> bo
     except Exception as unreachable:
         raise CommitUnknown(f"{'.'.join(table.name())}: the outcome of a commit is unknown: {unreachable}") from error
     return all(table.metadata.properties.get(name) == value for name, value in properties.items())
-
-
-def _tag_current(table: Table, tag: str, age_ms: int) -> None:
-    current = table.current_snapshot()
-    if current is not None and tag not in table.metadata.refs:
-        table.manage_snapshots().create_tag(current.snapshot_id, tag, max_ref_age_ms=age_ms).commit()

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from glue_streaming import failpoints
+from glue_streaming.erasure_records import Records
+from glue_streaming.erasures import Erasures
 from glue_streaming.errors import StaleWriter
 from glue_streaming.evolution import NEW_COLUMN
 from glue_streaming.lake import TableKey
 from glue_streaming.positions import read_epoch
-from glue_streaming.requests import Request, Requests
+from glue_streaming.requests import CutRequest, Request, Requests
 from glue_streaming.settings import BatchSettings, JobArguments, batch_settings
 
 READ_SECONDS: Final = 3.0
@@ -28,6 +30,8 @@ class Controls:
     paused: frozenset[TableKey] = frozenset()
     policies: dict[str, str] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    cut_requests: list[CutRequest] = field(default_factory=list)
+    erasures: dict[TableKey, Erasures] = field(default_factory=dict)
 
 
 class ControlReader:
@@ -49,18 +53,28 @@ class ControlReader:
             settings, problems = batch_settings(self._settings(), self.current.settings)
             waiting = [item for source in self._arguments.sources for item in self.requests.open(source, now)]
             paused, policies = self._tables()
-            self.current = Controls(settings, problems, paused, policies, waiting)
+            self.current = Controls(
+                settings,
+                problems,
+                paused,
+                policies,
+                requests=[item for item in waiting if isinstance(item, Request)],
+                cut_requests=[item for item in waiting if isinstance(item, CutRequest)],
+                erasures=self._erasures(),
+            )
         return self.current
 
     def policy(self, subject: str) -> str:
         """What a table (source.table) does where a column changes its type."""
         return self.current.policies.get(subject, NEW_COLUMN)
 
-    def answer(self, request: Request, status: str, detail: str, now: float) -> None:
+    def answer(self, request: Request | CutRequest, status: str, detail: str, now: float) -> None:
         """Answers a request, which is handed out no more."""
         failpoints.reach("request.answering")
         self.requests.answer(request, status, detail, now)
-        self.current.requests = [item for item in self.current.requests if item.item != request.item]
+        current = self.current
+        current.requests = [item for item in current.requests if item.item != request.item]
+        current.cut_requests = [item for item in current.cut_requests if item.item != request.item]
 
     def check_epoch(self) -> None:
         arguments = self._arguments
@@ -75,6 +89,11 @@ class ControlReader:
             ExpressionAttributeValues={":job": {"S": self._arguments.job}},
         )
         return {item["name"]["S"]: item["value"]["S"] for item in answer["Items"]}
+
+    def _erasures(self) -> dict[TableKey, Erasures]:
+        table, sources = self._arguments.dynamodb_table("sources"), self._arguments.sources
+        found = {source: Records(self._dynamodb, table, source).by_table() for source in sources}
+        return {(source, name): each for source, tables in found.items() for name, each in tables.items()}
 
     def _tables(self) -> tuple[frozenset[TableKey], dict[str, str]]:
         """The tables that are paused, whose lanes wait while all others flow; and the tables' policies."""

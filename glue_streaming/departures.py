@@ -1,4 +1,4 @@
-"""Tables that leave the cut by themselves: a hole that nobody mends must not hold the other tables back for ever.
+"""Tables that leave the cut: a hole that nobody mends must not hold the other tables back for ever.
 
 First the table's cut view raises, in place; a horizon later, when no query can still be planned with the view as it
 was, the watermark goes on without the table. Mended, it comes back at a watermark that it covers.
@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from glue_streaming import view_sql, views
-from glue_streaming.fold.shape import Shape, ShapeColumn, shape_of
+from glue_streaming.fold.shape import Shape, shape_of
 from glue_streaming.holes import Hole
 from glue_streaming.lake import Lake
 from glue_streaming.state import FoldState, StreamState
@@ -45,28 +45,31 @@ class CutViews:
         self._source = source
 
     def take_away(self, table: str, why: str) -> bool:
-        """Makes the table's cut view raise, and say why; False where it does so already. Idempotent."""
+        """Makes the table's cut view raise, and say why; False where it does so already, or has none. Idempotent."""
+        if (self._source, table) not in self._lake.tables:
+            return False
         shape = self._shape(table)
-        return self._put(table, raising(shape, why), view_sql.state_columns(shape))
+        return self._put(table, views.OUT_OF_CUT, raising(shape, why), shape)
 
     def bring_back(self, table: str) -> bool:
-        """Gives the table its cut view again; False where it stands already. Idempotent."""
+        """Gives the table its cut view again; False where it stands already, or has none. Idempotent."""
+        if (self._source, table) not in self._lake.tables:
+            return False
         shape = self._shape(table)
-        return self._put(table, view_sql.cut(shape), view_sql.state_columns(shape))
+        return self._put(table, "cut", view_sql.cut(shape), shape)
 
     def _shape(self, table: str) -> Shape:
         lake = self._lake.tables[self._source, table].table
         return shape_of(self._source, table, lake.schema(), lake.properties)
 
-    def _put(self, table: str, sql: str, columns: tuple[ShapeColumn, ...]) -> bool:
+    def _put(self, table: str, kind: str, sql: str, shape: Shape) -> bool:
         database = f"{self._source}_cut"
         try:
             self._glue.get_table(DatabaseName=database, Name=table)
         except self._glue.exceptions.EntityNotFoundException:
             return False
-        fields = self._lake.tables[self._source, table].table.schema().fields
-        comments = {field.name: field.doc for field in fields if field.doc}
-        return views.put(self._glue, views.View(database, table, sql, columns), comments)
+        view = views.View(database, table, kind, sql, view_sql.state_columns(shape))
+        return views.put(self._glue, views.annotated(view, self._lake.tables[self._source, table].table))
 
 
 def raising(shape: Shape, why: str) -> str:
@@ -75,7 +78,6 @@ def raising(shape: Shape, why: str) -> str:
         f"CAST(NULL AS {column.trino}) AS {view_sql.quoted(column.name)}" for column in view_sql.state_columns(shape)
     )
     sentence = (
-        f"{shape.source}_cut.{shape.table} has left the cut, since changes of it are missing ({why}); "
-        f"{shape.source}.{shape.table} shows what there is"
+        f"{shape.source}_cut.{shape.table} has left the cut ({why}); {shape.source}.{shape.table} shows what there is"
     )
     return f"SELECT {nulls} FROM (VALUES (CAST({view_sql.text(sentence)} AS integer))) AS t (why) WHERE why = 0"

@@ -18,7 +18,14 @@ from pyiceberg.table import Table
 from pyiceberg.types import DecimalType, DoubleType, FloatType, IcebergType, IntegerType, ListType, LongType
 
 from glue_streaming.errors import TableRefused
-from glue_streaming.lake_table import ORIGINS, column_field, iceberg_type, origins_of
+from glue_streaming.lake_table import (
+    ORIGINS,
+    column_field,
+    comment_properties,
+    iceberg_type,
+    identity_properties,
+    origins_of,
+)
 from schemas.change_record import RESERVED, Column, TableSchema
 
 NEW_COLUMN: Final = "new_column"
@@ -96,18 +103,22 @@ def fit(table: Schema, origins: Mapping[str, str], schema: TableSchema, policy: 
     return Fit(columns, lineage, added, widened, retyped)
 
 
-def evolve(table: Table, schema: TableSchema, policy: str = NEW_COLUMN) -> Fit:
-    """Adds and widens what the schema needs, in one commit, or none. Idempotent, also beside other writers.
+def evolve(table: Table, schema: TableSchema, policy: str = NEW_COLUMN, *, newest: bool = False) -> Fit:
+    """Adds, widens and says what the schema needs, in one commit, or none. Idempotent, also beside other writers.
 
+    newest: the schema is the table's newest, so that its comments count, too.
     Returns the fit that it found, so its `added` and `widened` say what was done. Raises TableRefused.
     """
     for attempt in range(_ATTEMPTS):
         origins = origins_of(table.properties)
         found = fit(table.schema(), origins, schema, policy)
-        if found.as_it_stands:
+        comments = stale_comments(table.schema(), found, schema) if newest else {}
+        about = missing_identity(table.properties, schema)
+        about |= stale_description(table.properties, schema) if newest else {}
+        if found.as_it_stands and not comments and not about:
             return found
         try:
-            _change(table, found, origins)
+            _change(table, found, origins, comments, about)
         except CommitFailedException:
             if attempt == _ATTEMPTS - 1:
                 raise
@@ -129,7 +140,31 @@ def writer(schema: TableSchema, found: Fit) -> dict[str, Any]:
     return {**avro, "fields": fields, "lineage": moved}
 
 
-def _change(table: Table, found: Fit, origins: Mapping[str, str]) -> None:
+def stale_comments(table: Schema, found: Fit, schema: TableSchema) -> dict[str, str | None]:
+    """The comments of the lake's columns that the schema says otherwise, by lake column. Pure."""
+    docs = {field.name: field.doc for field in table.fields}
+    homes = ((found.columns[column.name], column) for column in schema.columns)
+    wanted = {home: column_field(column).doc for home, column in homes if home in docs}
+    return {home: doc for home, doc in wanted.items() if (doc or "") != (docs[home] or "")}
+
+
+def missing_identity(properties: Mapping[str, str], schema: TableSchema) -> dict[str, str]:
+    """The properties without which the table does not understand the schema's deletes. Pure."""
+    return {name: text for name, text in identity_properties(schema).items() if properties.get(name) != text}
+
+
+def stale_description(properties: Mapping[str, str], schema: TableSchema) -> dict[str, str]:
+    """The properties that say of the table what the schema says otherwise. Pure."""
+    return {name: text for name, text in comment_properties(schema).items() if properties.get(name) != text}
+
+
+def _change(
+    table: Table,
+    found: Fit,
+    origins: Mapping[str, str],
+    comments: Mapping[str, str | None],
+    about: Mapping[str, str],
+) -> None:
     others = {name: column.source_name for name, column in found.added.items() if column.source_name != name}
     with table.transaction() as transaction:
         with transaction.update_schema() as update:
@@ -138,8 +173,13 @@ def _change(table: Table, found: Fit, origins: Mapping[str, str]) -> None:
                 update.add_column(name, field.field_type, doc=field.doc)
             for name, column in found.widened.items():
                 update.update_column(name, field_type=iceberg_type(column.avro))
+            for name, doc in comments.items():
+                update.update_column(name, doc=doc or "")
+        properties = dict(about)
         if others:
-            transaction.set_properties({ORIGINS: json.dumps({**origins, **others}, separators=(",", ":"))})
+            properties[ORIGINS] = json.dumps({**origins, **others}, separators=(",", ":"))
+        if properties:
+            transaction.set_properties(properties)
 
 
 def _known(

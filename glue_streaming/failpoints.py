@@ -20,14 +20,22 @@ NAMES: Final = (
     "positions.before",  # no position is saved
     "positions.saved",  # of the positions, some are saved
 )
+"""The streaming job's; a fold passes those of files and of commits too."""
+FOLD_NAMES: Final = ("fold.part",)  # parts of a fold are merged, others may not be
+ERASE_NAMES: Final = (
+    "erase.intended",  # files are rewritten and counted, nothing is committed
+    "erase.object",  # an object is counted, and not yet rewritten or deleted
+    "erase.closing",  # all is done, and the report still open
+)
 
 
 class _Armed:
     def __init__(self, text: str) -> None:
         self.name, _, count = text.partition(":")
         self.left = int(count or 1)
-        if self.name and self.name not in NAMES:
-            raise ValueError(f"HEADRACE_FAILPOINT: no failpoint {self.name!r}; expected one of {', '.join(NAMES)}")
+        names = (*NAMES, *FOLD_NAMES, *ERASE_NAMES)
+        if self.name and self.name not in names:
+            raise ValueError(f"HEADRACE_FAILPOINT: no failpoint {self.name!r}; expected one of {', '.join(names)}")
 
 
 _armed = _Armed(os.environ.get("HEADRACE_FAILPOINT", ""))

@@ -67,7 +67,7 @@ class HolesTable:
         digest = hashlib.sha256(json.dumps([wanted, accepted], sort_keys=True).encode()).hexdigest()
         if digest == self._written:
             return False
-        table = self._table(bool(wanted or accepted))
+        table = self._table(bool(states))
         if table is not None and table.properties.get(_DIGEST) != digest:
             self._write(table, wanted, accepted, digest)
         self._written = digest
@@ -87,7 +87,10 @@ class HolesTable:
             transaction.set_properties({_DIGEST: digest})
 
     def _table(self, needed: bool) -> Table | None:
-        """The table, made where it is needed. Raises ValueError where a table of the source has taken its name."""
+        """The table, made with the source's first one, so that queries find it.
+
+        Raises ValueError where a table of the source has taken its name.
+        """
         name = f"{lake_database(self._source)}.{NAME}"
         try:
             table = self._catalog.load_table(name)

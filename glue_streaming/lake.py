@@ -14,6 +14,7 @@ from pyiceberg.table import Table
 from glue_streaming import commit, evolution, lake_table
 from glue_streaming.chain import Lane
 from glue_streaming.data_files import WrittenFile
+from glue_streaming.erasures import Erasures
 from glue_streaming.errors import TableRefused
 from glue_streaming.evolution import Fit
 from glue_streaming.state import SOURCE, TABLE, EndedGroup, FoldState, SnapshotState, StreamState
@@ -58,7 +59,12 @@ class LakeTable:
     def fold_state(self) -> FoldState:
         return fold_of(self.table.metadata.properties)
 
-    def task(self) -> TableTask:
+    @property
+    def unmatched_deletes(self) -> int:
+        """Deletes of whole rows that the last major fold found no row for; of a table without a key only."""
+        return self.fold_state.totals.unmatched_rows
+
+    def task(self, erasures: Erasures | None = None) -> TableTask:
         names = {*self.state.marks, *(hole.lane for hole in self.state.holes)}
         return TableTask(
             schema=self.table.schema(),
@@ -66,6 +72,7 @@ class LakeTable:
             writers=self.writers,
             lanes={name: self.state.lane(name) for name in names},
             activated_through=self.fold_state.activated_through,
+            erasures=erasures,
         )
 
     def commit(self, moves: Moves, announced: Iterable[tuple[int, Announcement]], batch: int) -> bool:
@@ -84,7 +91,10 @@ class LakeTable:
 
 
 class Lake:
-    """All tables of the job's sources. policy: what a table (source.table) does where a column changes its type."""
+    """All tables of the job's sources. policy: what a table (source.table) does where a column changes its type.
+
+    follow: brings the views of a source's tables in line with their structure, before rows can come that need it.
+    """
 
     def __init__(
         self,
@@ -93,12 +103,14 @@ class Lake:
         lake_bucket: str,
         epoch: int,
         policy: Callable[[str], str] = lambda subject: evolution.NEW_COLUMN,
+        follow: Callable[[str, Mapping[str, Table]], None] = lambda source, tables: None,
     ) -> None:
         self._catalog = catalog
         self._registry = registry
         self._lake_bucket = lake_bucket
         self._epoch = epoch
         self._policy = policy
+        self._follow = follow
         self.tables: dict[TableKey, LakeTable] = {}
 
     def load(self, sources: Iterable[str]) -> None:
@@ -112,6 +124,7 @@ class Lake:
                 table = self._catalog.load_table(name)
                 if table.metadata.properties.get(SOURCE) == source:
                     self._add((source, table.metadata.properties[TABLE]), table)
+            self._follow(source, {key[1]: item.table for key, item in self.of(source).items()})
 
     def prepare(self, key: LaneKey, fingerprint: bytes) -> None:
         """Makes the lane's table take rows under the fingerprint: creates it, or lets it follow the new structure.
@@ -132,8 +145,13 @@ class Lake:
         lake = self.tables[table_key]
         lake.table.refresh()
         lake_table.adopt_key(lake.table, registered.schema)
-        found = evolution.evolve(lake.table, registered.schema, self._policy(registered.schema.subject))
-        self._tell(registered, found)
+        versions = self._registry.versions(*table_key)
+        before = lake.table.metadata_location
+        newest = versions[-1].version == registered.version
+        found = evolution.evolve(lake.table, registered.schema, self._policy(registered.schema.subject), newest=newest)
+        if lake.table.metadata_location != before:
+            self._follow(key.source, {key.table: lake.table})
+        self._tell(registered, versions, found)
         lake.writers[registered.fingerprint] = evolution.writer(registered.schema, found)
 
     def add(self, key: LaneKey) -> None:
@@ -157,12 +175,10 @@ class Lake:
             if table.state.snapshots or table.state.holes:
                 table.table.refresh()
 
-    def _tell(self, registered: Registered, found: Fit) -> None:
+    def _tell(self, registered: Registered, versions: Iterable[Registered], found: Fit) -> None:
         """Says in the log how the structure differs from the version before, and where its columns go."""
         schema = registered.schema
-        before = [
-            item for item in self._registry.versions(schema.source, schema.table) if item.version < registered.version
-        ]
+        before = [item for item in versions if item.version < registered.version]
         said = changes(schema, before[-1].schema).sentences() if before else []
         said += [
             f"{old} goes on in {new}, for its type changed; {old} keeps what it holds"
@@ -179,7 +195,7 @@ class Lake:
                 found = evolution.fit(table.schema(), origins, version.schema)
             except TableRefused:
                 continue
-            if found.as_it_stands:
+            if found.as_it_stands and not evolution.missing_identity(table.properties, version.schema):
                 writers[version.fingerprint] = evolution.writer(version.schema, found)
         self.tables[key] = LakeTable(key, table, writers, self._epoch)
 

@@ -2,8 +2,8 @@
 
 A commit asks the catalog for the table and updates it; that is all. PyIceberg's own also reads the metadata file that
 it wrote itself a moment ago, looks whether a name that nobody can have taken is free, asks what kind of database it is,
-and opens new connections to S3 for every table. At hundreds of tables that is most of a batch, and the catalog's
-request rates are limits of the account.
+and opens new connections to S3 for every table (`lake_io` says what is spared there). At hundreds of tables that is
+most of a batch, and the catalog's request rates are limits of the account.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from pyiceberg.types import (
 )
 
 from glue_streaming.errors import TableRefused
-from glue_streaming.state import KEY, SOURCE, TABLE
+from glue_streaming.state import KEY, SOURCE, TABLE, WHOLE_ROWS
 from schemas.change_record import RESERVED, AvroType, Column, TableSchema
 
 _PRIMITIVES: Final[dict[str, IcebergType]] = {
@@ -71,6 +71,13 @@ _PROPERTIES: Final = {
 
 ORIGINS: Final = "headrace.columns"
 """Property: the source's name of each lake column that the source calls something else, as a JSON object."""
+
+
+COMMENT: Final = "headrace.comment"
+"""Property: the source's comment on the table."""
+DESCRIPTION: Final = "Description"
+"""Property: what PyIceberg makes the catalog's description of the table."""
+MAX_COMMENT_BYTES: Final = 255
 
 
 def lake_database(source: str) -> str:
@@ -146,8 +153,30 @@ def _properties(schema: TableSchema) -> dict[str, Any]:
         SOURCE: schema.source,
         TABLE: schema.table,
         KEY: json.dumps(list(schema.key)),
+        **identity_properties(schema),
         ORIGINS: json.dumps({c.name: c.source_name for c in schema.columns if c.source_name != c.name}),
+        **comment_properties(schema),
     }
+
+
+def identity_properties(schema: TableSchema) -> dict[str, str]:
+    """What the table needs to know before it takes the schema's rows."""
+    return {WHOLE_ROWS: "true"} if schema.whole_rows else {}
+
+
+def comment_properties(schema: TableSchema) -> dict[str, str]:
+    """What the table says of itself in the catalog."""
+    source, comment = schema.source, catalog_text(schema.comment or "")
+    told = f"{schema.table}: changes in tiers. Query the views in {source}, {source}_cut and {source}_history."
+    return {COMMENT: comment, DESCRIPTION: catalog_text(f"{told} {comment}")}
+
+
+def catalog_text(text: str, room: int = MAX_COMMENT_BYTES) -> str:
+    """The text as the catalog takes comments: one line, without control characters, at most 255 bytes of UTF-8."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(line.encode()) <= room:
+        return line
+    return line.encode()[: room - len("…".encode())].decode(errors="ignore") + "…"
 
 
 def origins_of(properties: Mapping[str, str]) -> dict[str, str]:
@@ -183,5 +212,5 @@ def _numbered(fields: list[NestedField]) -> list[NestedField]:
 def _doc(column: Column) -> str | None:
     """The column's comment in the catalog; a timestamp with time zone says that it is kept in UTC."""
     utc = isinstance(column.avro, dict) and column.avro.get("logicalType") == "timestamp-micros"
-    parts = [part for part in (column.comment, "UTC" if utc else None) if part]
-    return " ".join(parts) or None
+    comment = catalog_text(column.comment or "", MAX_COMMENT_BYTES - (len(" UTC") if utc else 0))
+    return " ".join(part for part in (comment, "UTC" if utc else "") if part) or None

@@ -22,8 +22,9 @@ from glue_streaming.task import MAX_HOLES, GivenUp, LaneKey, Obstacle, Outcome, 
 from schemas import block as blocks
 from schemas import control
 from schemas.block import Block, Kind
+from schemas.change_record import RESERVED_TABLES
 from schemas.errors import MalformedBlock, SchemasError
-from schemas.position import Position
+from schemas.position import Line, Position
 
 _CLAIM: Final = re.compile(r"s3://(?P<bucket>[a-z0-9.-]{3,63})/(?P<key>.{1,1024})")
 _ABSENT: Final = ("NoSuchKey", "NoSuchBucket", "AccessDenied", "403", "404")
@@ -141,7 +142,7 @@ class _Work:
     def _in_lane(self, key: LaneKey, block: Block, record: Record) -> None:
         if key in self._outcome.obstacles:
             return
-        if not _LAKE_NAME.fullmatch(key.table):
+        if not _LAKE_NAME.fullmatch(key.table) or key.table in RESERVED_TABLES:
             self._unreadable(key.source, record, f"no lake table can be called {key.table!r}")
             return
         table = self._task.tables.get((key.source, key.table))
@@ -167,8 +168,6 @@ class _Work:
         if isinstance(verdict, Duplicate) or not self._wanted(key, verdict):
             self._outcome.duplicates += 1
             return
-        if lane.mark is not None and lane.mark.era < block.last.era and isinstance(verdict, Load):
-            self._outcome.crossed[key] = lane.mark
         if isinstance(verdict, Gap):
             given_up = self._given_up(key, Obstacle("gap", record.sequence, upto=verdict.upto))
             if given_up is None:
@@ -325,7 +324,10 @@ class _Work:
         shape = self._task.tables[table]
         rows = decode.to_arrow(shape.writers[fingerprint], [(item.block.count, item.raw) for item in pending])
         decode.check_positions(rows, [(item.block.count, item.block.first, item.block.last) for item in pending])
-        return decode.conform(rows, data_files.arrow_schema(shape.schema), self._task.batch, tier)
+        rows = decode.conform(rows, data_files.arrow_schema(shape.schema), self._task.batch, tier)
+        if shape.erasures is None or not shape.erasures.reach(Line(*min(item.block.first for item in pending)[:2])):
+            return rows
+        return shape.erasures.apply(rows, tier)
 
     def _undecodable(self, item: _Pending, reason: str) -> None:
         """A block that the chain let pass and that does not read: its lane went on, so its hole is added behind."""

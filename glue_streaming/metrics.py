@@ -18,6 +18,7 @@ UNITS: Final[Mapping[str, str]] = {
     "LagSeconds": "Seconds",
     "FreshnessSeconds": "Seconds",
     "OpenHoles": "Count",
+    "UnmatchedDeletes": "Count",
     "ParkedLanes": "Count",
     "BatchSeconds": "Seconds",
     "RowsLoaded": "Count",

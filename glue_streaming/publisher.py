@@ -105,11 +105,10 @@ class Publisher:
     ) -> Entry | None:
         """The entry as it is to be; None while nothing can be said yet."""
         left = self._leaving(entry, tables, deadline_seconds, now)
-        by_operator = entry.excluded - entry.left.keys()
-        gone = by_operator | departures.gone(left, now, self.horizon_seconds)
+        gone = departures.gone(left, now, self.horizon_seconds)
         held_by = {table: states for table, states in tables.items() if table not in gone}
         newest = watermark.newest(
-            self._spoken_of(fold for _, fold in held_by.values()),
+            self._spoken_of(held_by.values()),
             {table: stream for table, (stream, _) in held_by.items()},
         )
         ahead = newest is not None and (entry.line is None or newest.line >= entry.line)
@@ -128,19 +127,20 @@ class Publisher:
         left = {
             table: at
             for table, at in left.items()
-            if table in tables and not departures.mended(*tables[table], table_lines[table], line, aged)
+            if table in tables
+            and (table in entry.by_operator or not departures.mended(*tables[table], table_lines[table], line, aged))
         }
-        cut = {table: states for table, states in tables.items() if table not in by_operator and table not in left}
+        cut = {table: states for table, states in tables.items() if table not in left}
         return Entry(
             line=line,
             committed_at=committed_at or datetime.fromtimestamp(now, UTC),
             ring=ring,
             lines=table_lines,
             repair_lines={table: item for table, item in repair_lines.items() if item is not None},
-            excluded=by_operator | left.keys(),
             left=left,
+            by_operator=entry.by_operator,
             frozen_by=_frozen_by(cut, paused, self._newest_era),
-            missing={table: _missing(tables[table][0]) for table in left},
+            missing={table: entry.by_operator.get(table) or _missing(tables[table][0]) for table in left},
             closure=self._closure(entry, cut, repair_lines, line, now),
             version=entry.version,
         )
@@ -153,7 +153,7 @@ class Publisher:
         leaving = {
             table: now
             for table, (stream, _) in tables.items()
-            if table not in entry.excluded
+            if table not in entry.left
             and table not in waited_for
             and departures.overdue(stream.data_holes, now, deadline_seconds) is not None
         }
@@ -168,18 +168,18 @@ class Publisher:
             if (close := lines.repair(stream, fold, repair_lines[table])) is not None
         }
         folds = {table: fold for table, (_, fold) in cut.items()}
-        return lines.closure(entry.closure, lines.together(wanted, folds, self._newest_era), folds, line, now)
+        together = lines.together(wanted, _behind(cut, self._newest_era))
+        return lines.closure(entry.closure, together, folds, line, now)
 
     def _lines(self, entry: Entry, tables: Mapping[str, States]) -> dict[str, Line]:
         return {
-            table: watermark.table_line(self._spoken_of([fold]), table, stream) or entry.lines.get(table, ORIGIN)
-            for table, (stream, fold) in tables.items()
+            table: watermark.table_line(self._spoken_of([states]), table, states[0]) or entry.lines.get(table, ORIGIN)
+            for table, states in tables.items()
         }
 
-    def _spoken_of(self, folds: Iterable[FoldState]) -> list[Progress]:
+    def _spoken_of(self, tables: Collection[States]) -> list[Progress]:
         """The progress records of eras that all these tables have entered."""
-        known = list(folds)
-        return [item for item in self.progresses if all(lines.continues(fold, item.era) for fold in known)]
+        return [item for item in self.progresses if all(lines.continues(*states, item.era) for states in tables)]
 
     @property
     def _newest_era(self) -> int:
@@ -202,15 +202,15 @@ class Publisher:
 
 def _frozen_by(cut: Mapping[str, States], paused: Collection[str], era: int) -> dict[str, str]:
     """Table to reason, for what holds the watermark back until somebody does something."""
-    behind = {
-        table: f"era {era} waits for a snapshot of it"
-        for table, (_, fold) in cut.items()
-        if not lines.continues(fold, era)
-    }
+    behind = dict.fromkeys(_behind(cut, era), f"era {era} waits for a snapshot of it")
     holes = {table: stream.data_holes[0].reason for table, (stream, _) in cut.items() if stream.data_holes}
     return behind | {table: "paused" for table in paused if table in cut} | holes
 
 
+def _behind(cut: Mapping[str, States], era: int) -> set[str]:
+    return {table for table, states in cut.items() if not lines.continues(*states, era)}
+
+
 def _missing(stream: StreamState) -> str:
     """Why a table is out of the cut; also while it is mended and has not caught up yet."""
-    return stream.data_holes[0].reason if stream.data_holes else "it is mended, and catches up"
+    return f"changes of it are missing: {stream.data_holes[0].reason}" if stream.data_holes else "it catches up"

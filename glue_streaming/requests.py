@@ -1,4 +1,5 @@
-"""What operators ask of the streaming job, left in DynamoDB: replay stored bytes, or accept a hole for good.
+"""What operators ask of the streaming job, left in DynamoDB: replay stored bytes, accept a hole for good, or let a
+table out of the cut and in again.
 
 Items `lake-request:<id>` of the source, beside the `request:<id>` that its agent answers. An answered one keeps its
 answer for a day, so that who asked can read it.
@@ -21,6 +22,7 @@ PREFIX: Final = "lake-request:"
 AGENT_PREFIX: Final = "request:"
 OPEN: Final = "open"
 KINDS: Final = ("replay", "accept")
+CUT_KINDS: Final = ("exclude", "include")
 ACCEPTED: Final = "the hole is closed; its changes stay missing for good"
 _KEEP_SECONDS: Final = 86_400.0
 
@@ -37,8 +39,24 @@ class Request:
     by: str
     because: str = ""
 
+    @property
+    def source(self) -> str:
+        return self.key.source
+
     def means(self, hole: Hole) -> bool:
         return (hole.lane, hole.after, hole.last) == (self.key.lane, self.after, self.last)
+
+
+@dataclass(frozen=True)
+class CutRequest:
+    """One request about a whole table: exclude (its cut view raises, the others go on) or include."""
+
+    item: str
+    kind: str
+    source: str
+    table: str
+    by: str
+    because: str = ""
 
 
 class Requests:
@@ -48,7 +66,7 @@ class Requests:
         self._dynamodb = dynamodb
         self._table_name = table_name
 
-    def open(self, source: str, now: float) -> list[Request]:
+    def open(self, source: str, now: float) -> list[Request | CutRequest]:
         """The open requests, in the order of their ids. One that cannot be read is refused, with the reason."""
         pages = self._dynamodb.get_paginator("query").paginate(
             TableName=self._table_name,
@@ -57,7 +75,7 @@ class Requests:
             ExpressionAttributeNames={"#source": "source", "#item": "item"},
             ExpressionAttributeValues={":source": {"S": source}, ":prefix": {"S": PREFIX}},
         )
-        found = []
+        found: list[Request | CutRequest] = []
         for item in [item for page in pages for item in page["Items"]]:
             if item.get("status", {"S": OPEN})["S"] != OPEN:
                 self._forget(item, now)
@@ -68,9 +86,9 @@ class Requests:
                 self._mark(source, item["item"]["S"], "refused", f"the request cannot be read: {error!r}", now)
         return found
 
-    def answer(self, request: Request, status: str, detail: str, now: float) -> None:
+    def answer(self, request: Request | CutRequest, status: str, detail: str, now: float) -> None:
         """status: done or refused."""
-        self._mark(request.key.source, request.item, status, detail, now)
+        self._mark(request.source, request.item, status, detail, now)
 
     def ask_for_snapshot(self, source: str, table: str, snapshot: int, why: str) -> None:
         """Asks the agent once to take another snapshot in the place of one that is void."""
@@ -126,10 +144,12 @@ def unacceptable(state: StreamState, hole: Hole) -> str | None:
     return None
 
 
-def _request(source: str, item: dict[str, Any]) -> Request:
-    kind = item["kind"]["S"]
+def _request(source: str, item: dict[str, Any]) -> Request | CutRequest:
+    kind, because = item["kind"]["S"], item.get("because", {"S": ""})["S"]
+    if kind in CUT_KINDS:
+        return CutRequest(item["item"]["S"], kind, source, item["table"]["S"], item["by"]["S"], because)
     if kind not in KINDS:
-        raise ValueError(f"kind is {kind!r}; expected {' or '.join(KINDS)}")
+        raise ValueError(f"kind is {kind!r}; expected {', '.join(KINDS + CUT_KINDS)}")
     after = json.loads(item["after"]["S"]) if "after" in item else None
     return Request(
         item=item["item"]["S"],
@@ -138,5 +158,5 @@ def _request(source: str, item: dict[str, Any]) -> Request:
         after=None if after is None else Position.of(after),
         last=Position.of(json.loads(item["last"]["S"])),
         by=item["by"]["S"],
-        because=item.get("because", {"S": ""})["S"],
+        because=because,
     )

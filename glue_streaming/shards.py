@@ -18,6 +18,7 @@ _THROTTLES: Final = frozenset(
         "ServiceUnavailable",
     }
 )
+_EXPIRED: Final = "ExpiredIteratorException"
 _BACKOFF_SECONDS: Final = 0.2
 
 
@@ -134,6 +135,7 @@ def fetch(
     *,
     max_bytes: int,
     max_seconds: float,
+    page_records: int = 10_000,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Fetched:
@@ -147,17 +149,17 @@ def fetch(
             if iterator is None:
                 iterator, unknown = _iterator(kinesis, stream, shard, Start(records[-1].sequence) if records else start)
                 refused |= unknown
-            page = kinesis.get_records(ShardIterator=iterator, Limit=10_000)
+            page = kinesis.get_records(ShardIterator=iterator, Limit=page_records)
         except ClientError as error:
             code = error.response["Error"]["Code"]
-            if code == "ExpiredIteratorException":
-                iterator = None
-            elif code in _THROTTLES and clock() < deadline:
-                sleep(_BACKOFF_SECONDS)
-            elif code in _THROTTLES:
-                break
-            else:
+            if code not in _THROTTLES and code != _EXPIRED:
                 raise
+            if clock() >= deadline:
+                break
+            if code == _EXPIRED:
+                iterator = None
+            else:
+                sleep(_BACKOFF_SECONDS)
             continue
         for record in page["Records"]:
             records.append(Record(record["SequenceNumber"], record["Data"], record.get("PartitionKey", "")))

@@ -22,20 +22,35 @@ FOLD_LINE: Final = "headrace.fold.line"
 ACTIVATED_THROUGH: Final = "headrace.fold.activated_through"
 FOLD_TOTALS: Final = "headrace.fold.totals"
 FOLDED_AT: Final = "headrace.fold.at"
+ERASED_AT: Final = "headrace.fold.erased_at"
+HISTORY_FROM: Final = "headrace.fold.history_from"
+TIDIED_AT: Final = "headrace.fold.tidied_at"
 SOURCE: Final = "headrace.source"
 TABLE: Final = "headrace.table"
 KEY: Final = "headrace.key"
+WHOLE_ROWS: Final = "headrace.whole_rows"
+"""Set where a table without a key has deletes, which name whole rows; once set it stays."""
 MAX_ACCEPTED: Final = 100
 """How many acceptances the property keeps, the newest ones; the Iceberg table `holes` keeps all."""
 
 
 @dataclass(frozen=True)
 class Mark:
-    """The last position of a lane that the table has dealt with, and where its block lay in the stream."""
+    """The last position of a lane that the table has dealt with, and where its block lay in the stream.
+
+    before: where the lane stood when it went into the era of its position.
+    """
 
     position: Position
     shard: str
     sequence: str
+    before: Position | None = None
+
+    def reaches(self, last: Position) -> bool:
+        """Whether everything of the lane up to `last` was dealt with; not, where that is known of its era no more."""
+        if self.position.era <= last.era:
+            return self.position >= last
+        return self.before is not None and self.before.era == last.era and self.before >= last
 
 
 @dataclass(frozen=True)
@@ -128,14 +143,17 @@ class StreamState:
 
     def lane(self, name: str) -> chain.Lane:
         mark = self.marks.get(name)
-        return chain.Lane(name, None if mark is None else mark.position, holes.of_lane(self.holes, name), self.sealed)
+        position, before = (None, None) if mark is None else (mark.position, mark.before)
+        return chain.Lane(name, position, holes.of_lane(self.holes, name), self.sealed, before)
 
     def with_lane(self, lane: chain.Lane, shard: str, sequence: str) -> StreamState:
         """The state after a lane has moved; its block lay at (shard, sequence)."""
         others = tuple(hole for hole in self.holes if hole.lane != lane.name)
-        marks = dict(self.marks)
-        if lane.mark is not None and (lane.name not in marks or marks[lane.name].position != lane.mark):
-            marks[lane.name] = Mark(lane.mark, shard, sequence)
+        marks, known = dict(self.marks), self.marks.get(lane.name)
+        if known is not None and known.position == lane.mark:
+            marks[lane.name] = replace(known, before=lane.before)
+        elif lane.mark is not None:
+            marks[lane.name] = Mark(lane.mark, shard, sequence, lane.before)
         return replace(self, marks=marks, holes=(*others, *lane.holes))
 
     def accept(self, accepted: Accepted) -> StreamState:
@@ -169,7 +187,7 @@ class StreamState:
     def to_properties(self) -> dict[str, str]:
         return {
             EPOCH: str(self.epoch),
-            MARKS: _dump({lane: [*mark.position, mark.shard, mark.sequence] for lane, mark in self.marks.items()}),
+            MARKS: _dump({lane: _mark_as_json(mark) for lane, mark in self.marks.items()}),
             HOLES: _dump(holes.to_json(self.holes)),
             SNAPSHOTS: _dump({str(number): _snapshot_json(state) for number, state in self.snapshots.items()}),
             TOTALS: _dump([self.totals.rows, self.totals.bytes, self.totals.files]),
@@ -179,7 +197,12 @@ class StreamState:
 
 @dataclass(frozen=True)
 class FoldTotals:
-    """The fold's own totals: what it has taken of the log for good, and what each tier holds now."""
+    """The fold's own totals: what it has taken of the log for good, and what each tier holds now.
+
+    merged_rows: of the rows taken those since the last major fold. overlap_bytes: of the base files that delta's keys
+    lie in. read_bytes, written_bytes: of all folds so far. unmatched_rows: of delta the deletes of whole rows that the
+    last major fold found no row for.
+    """
 
     log_rows_taken: int = 0
     log_bytes_taken: int = 0
@@ -189,16 +212,39 @@ class FoldTotals:
     base_bytes: int = 0
     history_rows: int = 0
     history_bytes: int = 0
+    log_files_taken: int = 0
+    merged_rows: int = 0
+    overlap_bytes: int = 0
+    read_bytes: int = 0
+    written_bytes: int = 0
+    unmatched_rows: int = 0
+
+    def moved(self, tier: str, rows: int, size: int) -> FoldTotals:
+        """The totals after a tier has gained so many rows and bytes, or lost them where they are negative.
+
+        What the log loses was taken from it.
+        """
+        if tier == "staged":
+            return self
+        names = (f"{tier}_rows", f"{tier}_bytes") if tier != "log" else ("log_rows_taken", "log_bytes_taken")
+        sign = -1 if tier == "log" else 1
+        return replace(self, **{n: getattr(self, n) + sign * by for n, by in zip(names, (rows, size), strict=True)})
 
 
 @dataclass(frozen=True)
 class FoldState:
-    """What the fold keeps in the table. line: delta, base and history hold only positions at or below it."""
+    """What the fold keeps in the table. line: delta, base and history hold only positions at or below it.
+
+    erased_at, tidied_at: when the maintenance last rewrote something; history_from: from when on history is whole.
+    """
 
     line: Line = ORIGIN
     activated_through: int = 0
     totals: FoldTotals = field(default_factory=FoldTotals)
     folded_at: str | None = None
+    erased_at: str | None = None
+    history_from: str | None = None
+    tidied_at: str | None = None
 
     def to_properties(self) -> dict[str, str]:
         return {
@@ -206,7 +252,19 @@ class FoldState:
             ACTIVATED_THROUGH: str(self.activated_through),
             FOLD_TOTALS: _dump(vars(self.totals)),
             **({} if self.folded_at is None else {FOLDED_AT: self.folded_at}),
+            **{name: value for name, value in self._maintained().items() if value is not None},
         }
+
+    def _maintained(self) -> dict[str, str | None]:
+        return {ERASED_AT: self.erased_at, HISTORY_FROM: self.history_from, TIDIED_AT: self.tidied_at}
+
+
+def _mark_as_json(mark: Mark) -> list[int | str]:
+    return [*mark.position, mark.shard, mark.sequence, *(mark.before or ())]
+
+
+def _mark_of_json(mark: list[Any]) -> Mark:
+    return Mark(Position.of(mark[:3]), mark[3], mark[4], Position.of(mark[5:]) if mark[5:] else None)
 
 
 def newest_complete(snapshots: Mapping[int, SnapshotState], activated_through: int = 0) -> int | None:
@@ -221,7 +279,7 @@ def stream_state(properties: Mapping[str, str]) -> StreamState:
     marks = json.loads(properties.get(MARKS, "{}"))
     return StreamState(
         epoch=int(properties.get(EPOCH, 0)),
-        marks={lane: Mark(Position.of(mark[:3]), mark[3], mark[4]) for lane, mark in marks.items()},
+        marks={lane: _mark_of_json(mark) for lane, mark in marks.items()},
         holes=holes.from_json(json.loads(properties.get(HOLES, "[]"))),
         snapshots={
             int(number): _snapshot(item) for number, item in json.loads(properties.get(SNAPSHOTS, "{}")).items()
@@ -238,6 +296,9 @@ def fold_state(properties: Mapping[str, str]) -> FoldState:
         activated_through=int(properties.get(ACTIVATED_THROUGH, 0)),
         totals=FoldTotals(**json.loads(properties.get(FOLD_TOTALS, "{}"))),
         folded_at=properties.get(FOLDED_AT),
+        erased_at=properties.get(ERASED_AT),
+        history_from=properties.get(HISTORY_FROM),
+        tidied_at=properties.get(TIDIED_AT),
     )
 
 

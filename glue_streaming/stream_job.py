@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Final
 
 from pyspark.sql import DataFrame, SparkSession
 
@@ -19,11 +20,14 @@ from glue_streaming import log_lines, spark_tasks
 from glue_streaming.aws import Aws
 from glue_streaming.batch import Driver
 from glue_streaming.errors import GlueStreamingError
+from glue_streaming.idle_shards import IdleShards
 from glue_streaming.job_loop import JobLoop, Stop
 from glue_streaming.metrics import Metrics
 from glue_streaming.settings import JobArguments, parse_arguments
 
 log = logging.getLogger("glue_streaming.stream_job")
+
+_TICK_SECONDS: Final = 5.0
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,8 +39,9 @@ def main(argv: Sequence[str]) -> int:
         aws = Aws()
         spark = _session()
         metrics = Metrics(aws.client("cloudwatch"), time.time)
+        shards = IdleShards(aws.client("kinesis"), lambda tasks: spark_tasks.run(spark, tasks))
         job = JobLoop(
-            lambda: Driver(aws, arguments, lambda tasks: spark_tasks.run(spark, tasks)),
+            lambda: Driver(aws, arguments, shards.run),
             metrics,
             arguments.sources,
             stop,
@@ -61,6 +66,7 @@ def _session() -> SparkSession:
         "spark.sql.shuffle.partitions": "1",
         "spark.sql.catalogImplementation": "in-memory",
         "spark.sql.streaming.numRecentProgressUpdates": "1",
+        **spark_tasks.SETTINGS,
     }.items():
         builder = builder.config(name, value)
     session = builder.getOrCreate()
@@ -69,7 +75,8 @@ def _session() -> SparkSession:
 
 
 def _stream(spark: SparkSession, job: JobLoop, stop: Stop, arguments: JobArguments) -> None:
-    """Spark's own micro-batch clock; the batch's DataFrame is a tick and is not read."""
+    """Spark's own micro-batch clock; the tick's DataFrame is not read. Batches that follow each other quickly share a
+    tick: Spark's two log files a tick, which nothing here needs, take longer than an empty batch."""
     ticks = spark.readStream.format("rate-micro-batch").option("rowsPerBatch", 1).option("numPartitions", 1).load()
     failed: list[Exception] = []
     batch = threading.Lock()
@@ -77,7 +84,9 @@ def _stream(spark: SparkSession, job: JobLoop, stop: Stop, arguments: JobArgumen
     def on_tick(_: DataFrame, __: int) -> None:
         try:
             with batch:
-                job.step()
+                end = time.monotonic() + _TICK_SECONDS
+                while time.monotonic() < end and not stop.requested:
+                    job.step()
         except Exception as error:
             failed.append(error)  # Spark would hand on its text alone
             raise

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from glue_streaming import chain, holes
-from glue_streaming.holes import Hole
+from glue_streaming import chain
 from glue_streaming.lake import Lake, Moves, TableKey
 from glue_streaming.obstacles import Obstacles
 from glue_streaming.parking import Parking
-from glue_streaming.task import LaneKey, Outcome
+from glue_streaming.task import LaneKey
 from schemas.control import Progress
 from schemas.position import Position
 
@@ -24,7 +22,6 @@ class Tails:
         self._parking = parking
         self._obstacles = obstacles
         self._missing_since: dict[tuple[LaneKey, Position], float] = {}
-        self._crossed: dict[LaneKey, Position] = {}
 
     @property
     def waiting(self) -> bool:
@@ -56,34 +53,29 @@ class Tails:
                     missing[key, end.last] = now
         self._missing_since = missing
 
-    def look_behind(
-        self,
-        outcomes: Sequence[Outcome],
-        progresses: Iterable[tuple[str, Progress]],
-        moves: dict[TableKey, Moves],
-        now: float,
-    ) -> None:
+    def look_behind(self, progresses: Iterable[tuple[str, Progress]], moves: dict[TableKey, Moves], now: float) -> None:
         """Adds the holes of lanes that went into a new era short of where a progress record had them in the old one.
 
-        A lane lies in order: behind its first block of an era nothing of an earlier one comes, unless it is sent again.
         Where the new era's snapshot is activated already, it has repaired the table, and rows would come in below F.
         """
-        for outcome in outcomes:
-            self._crossed |= outcome.crossed
+        newest, at = self._newest_era(moves), _text(now)
         for source, progress in progresses:
             for end in progress.vector:
+                if end.last.era >= newest:
+                    continue
                 key = LaneKey(source, end.table, end.lane)
-                before = self._crossed.get(key)
-                if before is not None and before.era == end.last.era and before < end.last:
-                    self._crossed[key] = end.last
-                    if self._repaired(key, before.era):
-                        continue
-                    lane = self._after(key, moves)
-                    reason = f"lost tail of era {before.era}: announced, and the next era began without it"
-                    hole = Hole(key.lane, before, end.last, reason, _text(now))
-                    known = moves[source, end.table].lanes.get(key.lane, (lane, "", "0"))
-                    moved = replace(lane, holes=holes.add(lane.holes, hole))
-                    moves[source, end.table].lanes[key.lane] = (moved, *known[1:])
+                reason = f"lost tail of era {end.last.era}: announced, and the next era began without it"
+                lost = chain.declare_behind(self._after(key, moves), end.last, reason, at)
+                if lost is not None and not self._repaired(key, end.last.era):
+                    lanes = moves[source, end.table].lanes
+                    _, shard, sequence = lanes.get(key.lane, (lost, "", "0"))
+                    lanes[key.lane] = (lost, shard, sequence)
+
+    def _newest_era(self, moves: Mapping[TableKey, Moves]) -> int:
+        """The newest era that a lane has gone into."""
+        marks = [mark.position for table in self._lake.tables.values() for mark in table.state.marks.values()]
+        marks += [lane.mark for move in moves.values() for lane, *_ in move.lanes.values() if lane.mark is not None]
+        return max((mark.era for mark in marks), default=0)
 
     def _repaired(self, key: LaneKey, era: int) -> bool:
         table = self._lake.tables.get((key.source, key.table))

@@ -12,6 +12,7 @@ from pyiceberg.schema import Schema
 
 from glue_streaming.chain import Lane
 from glue_streaming.data_files import WrittenFile
+from glue_streaming.erasures import Erasures
 from glue_streaming.raw import RawRange
 from glue_streaming.shards import Start
 from schemas.control import Progress, SnapshotEnd
@@ -41,6 +42,7 @@ class TableTask:
     writers: Mapping[bytes, dict[str, Any]]
     lanes: Mapping[str, Lane]
     activated_through: int
+    erasures: Erasures | None = None
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,6 @@ class Outcome:
     progresses: list[tuple[str, Progress]] = field(default_factory=list)
     obstacles: dict[LaneKey, Obstacle] = field(default_factory=dict)
     skipped: dict[LaneKey, str] = field(default_factory=dict)
-    crossed: dict[LaneKey, Position] = field(default_factory=dict)
     voids: dict[LaneKey, str] = field(default_factory=dict)
     unreadable: list[Unreadable] = field(default_factory=list)
     blocks: int = 0

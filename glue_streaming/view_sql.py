@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from glue_streaming import view_content
 from glue_streaming.fold.shape import METADATA_COLUMNS, Shape, ShapeColumn
 
 HOPS: Final = 3
@@ -26,9 +27,8 @@ _TRAILING: Final = (_BY_NAME["_committed_at"], _BY_NAME["_raw"])
 
 _BOUNDS: Final = ("valid_from", "valid_to")
 _OWN: Final = re.compile(
-    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \b(?P<own>nth|deletes|known_\d+|root_\d+|head_(?:era|lsn|idx|old_key)
-    |old_(?:\d+|deletes|known_\d+|head_(?:era|lsn|idx|old_key))|at_(?:era|lsn|idx)|valid_(?:from|to)
-    |span_(?:era|lsn|idx|end)|end_(?:era|lsn|idx|committed_at))\b""",
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \b(?P<own>nth|deletes|moved|(?:old_)?(?:known_\d+|lost)
+    |valid_(?:from|to)|span_(?:era|lsn|idx|end)|end_(?:era|lsn|idx|committed_at))\b""",
     re.VERBOSE,
 )
 """The columns that the views' queries make for themselves; texts and quoted names are passed by."""
@@ -99,32 +99,61 @@ def versions(shape: Shape) -> str:
         parts += _lineage(shape, "spanned", kept, span)
         source = "hopped"
     filled = _filled(shape, source == "hopped")
-    ends = f"lead(_committed_at) OVER (PARTITION BY {key}, {span} ORDER BY {OLDEST_FIRST})"
+    behind = f"OVER (PARTITION BY {key}, {span} ORDER BY {OLDEST_FIRST})"
     parts.append(
-        f"ended AS (SELECT _op, _committed_at AS valid_from, coalesce({ends}, span_end) AS valid_to, {filled} "
-        f"FROM {source})"
+        f"ended AS (SELECT _op, _committed_at AS valid_from, coalesce(lead(_committed_at) {behind}, span_end) "
+        f"AS valid_to, {filled} FROM {source})"
     )
-    return _kept_apart(f"WITH {_list(parts)} SELECT {_version_casts(shape)} FROM ended WHERE _op <> 'd'")
+    return _kept_apart(f"WITH {_list(parts)} SELECT {_version_casts(shape)} FROM ended WHERE _op <> 'd' AND {_SEEN}")
 
 
 def keyless_versions(shape: Shape) -> str:
-    """Rows of a table without a key: each is valid from its insert to the next truncate."""
-    bounds = "SELECT _era, _lsn, _idx, _committed_at FROM every WHERE _op = 't' "
+    """Rows of a table without a key: each is valid from its insert to its delete, the next truncate or snapshot.
+
+    Of equal rows the nth delete ends the nth one.
+    """
+    bounds = (
+        "SELECT _era, _lsn, _idx, _committed_at FROM every WHERE _op = 't' UNION ALL "
+        "SELECT _era, _lsn, CAST(-1 AS integer), min(_committed_at) FROM every WHERE _op = 'r' GROUP BY _era, _lsn "
+    )
+    kept = _names((*(c.name for c in shape.columns), "_unchanged", "_raw"), "e.")
+    within = f"{_behind('e', 't')} AND (t.end_era IS NULL OR {_before('e', 't', 'end')})"
     parts = [
         f"every AS (SELECT {_names(_physical(shape))} FROM {_lake(shape)} WHERE _tier IN ('history', 'log'))",
         f"bounds AS ({bounds}UNION ALL SELECT {_NOWHERE}, CAST(NULL AS timestamp(6)))",
         "spans AS (SELECT _era, _lsn, _idx, "
         + ", ".join(f"lead({c}) OVER (ORDER BY {OLDEST_FIRST}) AS end{c}" for c in (*_POSITION, "_committed_at"))
         + " FROM bounds)",
-        f"ended AS (SELECT e._committed_at AS valid_from, t.end_committed_at AS valid_to, "
-        f"{_names((*(c.name for c in shape.columns), '_unchanged', '_raw'), 'e.')} FROM every AS e "
-        f"JOIN spans AS t ON {_behind('e', 't')} AND (t.end_era IS NULL OR {_before('e', 't', 'end')}) "
-        "WHERE e._op IN ('c', 'r'))",
     ]
-    return _kept_apart(f"WITH {_list(parts)} SELECT {_version_casts(shape)} FROM ended")
+    if shape.whole_rows:
+        span, position = "t._era AS span_era, t._lsn AS span_lsn, t._idx AS span_idx", "e._era, e._lsn, e._idx"
+        spanned = (
+            f"SELECT {position}, e._op, e._committed_at, {span}, t.end_committed_at AS span_end, {kept}, "
+            f"{view_content.named(shape, 'e')} FROM every AS e JOIN spans AS t ON {within} WHERE e._op <> 't'"
+        )
+        nth = (
+            f"row_number() OVER (PARTITION BY e._op = 'd', span_era, span_lsn, span_idx, "
+            f"{view_content.names(shape, 'e.')} ORDER BY {position}) AS nth"
+        )
+        parts.append(f"numbered_rows AS (SELECT e.*, {nth} FROM ({spanned}) AS e)")
+        same = " AND ".join(f"d.span{c} = e.span{c}" for c in _POSITION)
+        parts.append(
+            f"ended AS (SELECT e._committed_at AS valid_from, coalesce(d._committed_at, e.span_end) AS valid_to, {kept}"
+            " FROM numbered_rows AS e LEFT JOIN numbered_rows AS d ON d._op = 'd' AND d.nth = e.nth AND "
+            f"{same} AND {view_content.equal(shape, 'd', 'e')} WHERE e._op <> 'd')"
+        )
+    else:
+        parts.append(
+            f"ended AS (SELECT e._committed_at AS valid_from, t.end_committed_at AS valid_to, {kept} FROM every AS e "
+            f"JOIN spans AS t ON {within} WHERE e._op IN ('c', 'r'))"
+        )
+    return _kept_apart(f"WITH {_list(parts)} SELECT {_version_casts(shape)} FROM ended WHERE {_SEEN}")
 
 
+_CLEARED: Final = " CROSS JOIN cleared AS c"
 _POSITION: Final = ("_era", "_lsn", "_idx")
+_SEEN: Final = "(valid_to IS NULL OR valid_to <> valid_from)"
+"""What a transaction changed again itself was valid at no time: its times are half-open, and equal."""
 _NOWHERE: Final = "CAST(-1 AS integer), CAST(-1 AS bigint), CAST(-1 AS integer)"
 
 
@@ -157,76 +186,118 @@ def _state(shape: Shape, first: Sequence[str], within: str) -> str:
 
 
 def _keyed(shape: Shape, first: Sequence[str], within: str) -> str:
-    lake, physical, key = _lake(shape), _physical(shape), _names(shape.key)
-    source = f"{lake} AS l CROSS JOIN w" if first else f"{lake} AS l"
-    parts = [
-        *first,
-        f"tail AS (SELECT {_names(physical, 'l.')} FROM {source} WHERE l._tier = 'log' AND {_of('l', within)})",
-        _cleared("tail"),
-        "live AS ("
-        f"SELECT {_names(physical, 't.')} FROM tail AS t CROSS JOIN cleared AS c "
-        f"WHERE t._op <> 't' AND {_behind('t', 'c')} "
-        f"UNION ALL SELECT {_names(physical, 'l.')} FROM {lake} AS l CROSS JOIN cleared AS c "
-        "WHERE l._tier = 'delta' AND c._era < 0)",
-        f"ranked AS (SELECT {_names(physical)}, "
-        f"row_number() OVER (PARTITION BY {key} ORDER BY {NEWEST_FIRST}) AS nth FROM live)",
-        f"chg AS (SELECT {_names(physical)} FROM ranked WHERE nth = 1)",
-    ]
+    """The log's newest row of each key, delta's rows that the log says nothing of, base's that neither does.
+
+    Delta and base hold a key once, delta is newer than base and the log than both: only the log is ranked. Relations
+    that a condition on the key should reach stand where they are read: a named one that is read twice is computed once
+    by some engines (DuckDB), and whole. No part of a key is ever null.
+    """
     columns = state_columns(shape)
-    whole = f"SELECT {_casts(columns)} FROM chg WHERE _op <> 'd'"
-    untouched = (
-        f"SELECT {_casts(columns, 'b.')} FROM {lake} AS b CROSS JOIN cleared AS c "
-        f"LEFT JOIN chg ON {_same(shape, 'b', 'chg')} "
-        f"WHERE b._tier = 'base' AND c._era < 0 AND chg.{quoted(shape.key[0])} IS NULL"
-    )
-    if not shape.torn:
-        return f"WITH {_list(parts)} {whole} UNION ALL {untouched}"
-    parts += _suspects(shape)
-    parts += _lineage(shape, "kin", physical, None)
-    parts.append(_torn(shape))
-    filled = f"SELECT {_casts(columns)} FROM torn"
-    whole = f"{whole} AND coalesce(cardinality(_unchanged), 0) = 0"
-    return f"WITH {_list(parts)} {whole} UNION ALL {filled} UNION ALL {untouched}"
+    whole = " AND coalesce(cardinality(l._unchanged), 0) = 0" if shape.torn else ""
+    ranked = _tiers(
+        shape, first, within, ("log",),
+        f"{_names(_physical(shape), 'l.')}, "
+        f"row_number() OVER (PARTITION BY {_names(shape.key, 'l.')} ORDER BY {_newest('l')}) AS nth",
+        f"l._op <> 't' AND {_behind('l', 'c')}", joined=_CLEARED,
+    )  # fmt: skip
+    parts = [*first, _cleared(_tiers(shape, first, within, ("log",), "l._era, l._lsn, l._idx", "l._op = 't'"))]
+    states = [f"SELECT {_casts(columns, 'l.')} FROM ({ranked}) AS l WHERE l.nth = 1 AND l._op <> 'd'{whole}"]
+    if shape.torn:
+        parts += _suspects(shape, first, within)
+        parts += _lineage(shape, "kin", (*_physical(shape), "$nth"), None)
+        parts.append(_torn(shape))
+        states.append(f"SELECT {_casts(columns)} FROM torn")
+    for tier, above, kept in (("delta", ("log",), f" AND l._op <> 'd'{whole}"), ("base", ("log", "delta"), "")):
+        newer = _tiers(shape, first, within, above, _names(shape.key, "l."), "l._op <> 't'")
+        states.append(
+            f"SELECT {_casts(columns, 'l.')} FROM {_lake(shape)} AS l CROSS JOIN cleared AS c "
+            f"LEFT JOIN ({newer}) AS n ON {_same(shape, 'l', 'n')} "
+            f"WHERE l._tier = '{tier}' AND c._era < 0 AND n.{quoted(shape.key[0])} IS NULL{kept}"
+        )
+    return f"WITH {_list(parts)} {' UNION ALL '.join(states)}"
+
+
+def _tiers(
+    shape: Shape, first: Sequence[str], within: str, tiers: Sequence[str], what: str, where: str, joined: str = ""
+) -> str:
+    """A query of the log and maybe other tiers, called `l`: of the log, only what the view looks at."""
+    joined += " CROSS JOIN w" if first else ""
+    kept = f"l._tier IN ({_list(text(tier) for tier in tiers)})" if len(tiers) > 1 else "l._tier = 'log'"
+    if first:
+        kept += f" AND {_of('l', within)}" if len(tiers) == 1 else f" AND (l._tier <> 'log' OR {_of('l', within)})"
+    return f"SELECT {what} FROM {_lake(shape)} AS l{joined} WHERE {kept} AND {where}"
 
 
 def _keyless(shape: Shape, first: Sequence[str], within: str) -> str:
-    lake, physical = _lake(shape), _physical(shape)
-    source = f"{lake} AS l CROSS JOIN w" if first else f"{lake} AS l"
-    parts = [
-        *first,
-        f"tail AS (SELECT {_names(physical, 'l.')} FROM {source} WHERE l._tier = 'log' AND {_of('l', within)})",
-        _cleared("tail"),
-    ]
-    columns = state_columns(shape)
+    columns = _casts(state_columns(shape), "l.")
+    parts = [*first, _cleared(_tiers(shape, first, within, ("log",), "l._era, l._lsn, l._idx", "l._op = 't'"))]
+    inserted = f"l._op IN ('c', 'r') AND {_behind('l', 'c')}"
+    if shape.whole_rows:
+        return f"WITH {_list([*parts, _cancelled(shape, first, within)])} " + _tiers(
+            shape, first, within, ("log", "base"), columns, f"{inserted} AND g._era IS NULL",
+            joined=f"{_CLEARED} LEFT JOIN cancelled AS g ON " + " AND ".join(f"g.{c} = l.{c}" for c in _POSITION),
+        )  # fmt: skip
     return (
-        f"WITH {_list(parts)} SELECT {_casts(columns, 't.')} FROM tail AS t CROSS JOIN cleared AS c "
-        f"WHERE t._op IN ('c', 'r') AND {_behind('t', 'c')} "
-        f"UNION ALL SELECT {_casts(columns, 'b.')} FROM {lake} AS b CROSS JOIN cleared AS c "
-        "WHERE b._tier = 'base' AND c._era < 0"
+        f"WITH {_list(parts)} {_tiers(shape, first, within, ('log',), columns, inserted, joined=_CLEARED)} "
+        f"UNION ALL SELECT {columns} FROM {_lake(shape)} AS l CROSS JOIN cleared AS c "
+        "WHERE l._tier = 'base' AND c._era < 0"
     )
 
 
-def _cleared(relation: str) -> str:
-    """One row: the position of the last truncate, or one below every position. It hides what is before it."""
-    position = "_era, _lsn, _idx"
-    truncates = f"SELECT {position} FROM {relation} WHERE _op = 't' UNION ALL SELECT {_NOWHERE}"
-    ranked = f"SELECT {position}, row_number() OVER (ORDER BY {NEWEST_FIRST}) AS nth FROM ({truncates}) AS truncates"
-    return f"cleared AS (SELECT {position} FROM ({ranked}) AS numbered WHERE nth = 1)"
+def _cancelled(shape: Shape, first: Sequence[str], within: str) -> str:
+    """The positions of rows that were deleted: as many of equal ones as there are deletes, the oldest first.
 
-
-def _suspects(shape: Shape) -> list[str]:
-    """The keys whose rows left values out, with the old keys they may have come from, and all their versions at hand.
-
-    Where there are none, the join has nothing on one side and the windows behind it nothing to do.
+    Where nothing is deleted, the join has nothing on one side: no row of base is compared. A truncate in sight is newer
+    than base and delta, so its position hides their rows as it does the log's.
     """
-    key = _names(shape.key)
-    adjacent = "i._era = d._era AND i._lsn = d._lsn AND i._idx = d._idx + 1"
+    position, content = "l._era, l._lsn, l._idx", view_content.named(shape, "l")
+    names, behind = view_content.names(shape), _behind("l", "c")
+    deletes = _tiers(
+        shape, first, within, ("log", "delta"), content, f"l._op = 'd' AND {behind}", joined=_CLEARED
+    )  # fmt: skip
+    rows = _tiers(
+        shape, first, within, ("log", "base"), f"{position}, {content}", f"l._op IN ('c', 'r') AND {behind}",
+        joined=_CLEARED,
+    )  # fmt: skip
+    gone = (
+        f"SELECT {names}, count(*) AS deletes, row_number() OVER () AS content FROM ({deletes}) AS l GROUP BY {names}"
+    )
+    ranked = (
+        f"SELECT {position}, g.deletes, row_number() OVER (PARTITION BY g.content ORDER BY {position}) AS nth "
+        f"FROM ({rows}) AS l JOIN ({gone}) AS g ON {view_content.equal(shape, 'l', 'g')}"
+    )
+    return f"cancelled AS (SELECT _era, _lsn, _idx FROM ({ranked}) AS ranked WHERE nth <= deletes)"
+
+
+def _cleared(truncates: str) -> str:
+    """One row: the position of the last truncate, or one below every position. It hides what is before it."""
+    return (
+        f"cleared AS (SELECT * FROM ({truncates} UNION ALL SELECT {_NOWHERE}) AS truncates "
+        f"ORDER BY {NEWEST_FIRST} LIMIT 1)"
+    )
+
+
+def _suspects(shape: Shape, first: Sequence[str], within: str) -> list[str]:
+    """The keys whose rows left values out, with the old keys they may have come from, and all their rows at hand.
+
+    Where there are none, the join behind it has nothing on one side: no row of delta or base is read for them.
+    A truncate in sight is newer than delta and base, so its position hides their rows as it does the log's.
+    """
+    key = _names(shape.key, "l.")
+    torn = _tiers(shape, first, within, ("log", "delta"), key, "cardinality(l._unchanged) > 0")
+    moves = _tiers(
+        shape, first, within, ("log",), f"{key}, lead(l._old_key) {_pair('l.')} AS moved",
+        "(l._op = 'd' OR l._old_key IS NOT NULL)",
+    )  # fmt: skip
+    # The keys are joined first, so that an engine may let them choose what is read of base.
+    kin = _tiers(
+        shape, first, within, ("log", "delta", "base"),
+        f"{_names(_physical(shape), 'l.')}, row_number() OVER (PARTITION BY {key} ORDER BY {_newest('l')}) AS nth",
+        f"l._op <> 't' AND {_behind('l', 'c')}", joined=f" JOIN suspects AS s ON {_same(shape, 'l', 's')}{_CLEARED}",
+    )  # fmt: skip
     return [
-        f"suspects AS (SELECT {key} FROM live WHERE cardinality(_unchanged) > 0 UNION "
-        f"SELECT {_names(shape.key, 'd.')} FROM live AS i JOIN live AS d ON {adjacent} "
-        "WHERE i._old_key IS NOT NULL AND d._op = 'd')",
-        f"kin AS (SELECT {_names(_physical(shape), 'l.')} FROM live AS l "
-        f"JOIN suspects AS s ON {_same(shape, 'l', 's')})",
+        f"suspects AS ({torn} UNION SELECT {key} FROM ({moves}) AS l WHERE l.moved IS NOT NULL)",
+        f"kin AS ({kin})",
     ]
 
 
@@ -235,93 +306,65 @@ def _lineage(shape: Shape, relation: str, kept: Sequence[str], span: str | None)
 
     known_N is an array of one value, or null where no version at hand carries the column. A segment is the versions
     of a key between two deletes; a key change carries it on from the delete right before it, one hop a key change.
+    lost: it came by a key change whose old row was not looked at.
     """
     key = _names(shape.key) + (f", {span}" if span else "")
     numbers = range(len(shape.torn))
-    window = (
-        f"OVER (PARTITION BY {key}, deletes ORDER BY {OLDEST_FIRST} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)"
-    )
-    known = ", ".join(
+    columns = _names(kept)
+    segment = f"PARTITION BY {key}, deletes ORDER BY {OLDEST_FIRST}"
+    known = _list(
         f"last_value(CASE WHEN _op <> 'd' AND NOT coalesce(contains(_unchanged, {text(c.name)}), FALSE) "
-        f"THEN ARRAY[{quoted(c.name)}] END) IGNORE NULLS {window} AS known_{n}"
+        f"THEN ARRAY[{quoted(c.name)}] END) IGNORE NULLS OVER ({segment} "
+        f"ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS known_{n}"
         for n, c in enumerate(shape.torn)
     )
-    head = ", ".join(
-        f"first_value({column}) {window} AS head{column}" for column in ("_era", "_lsn", "_idx", "_old_key")
-    )
     parts = [
-        f"numbered_rows AS (SELECT {_names(kept)}, coalesce(sum(CASE WHEN _op = 'd' THEN 1 ELSE 0 END) OVER ("
+        f"numbered_rows AS (SELECT {columns}, coalesce(sum(CASE WHEN _op = 'd' THEN 1 ELSE 0 END) OVER ("
         f"PARTITION BY {key} ORDER BY {OLDEST_FIRST} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS deletes "
         f"FROM {relation})",
-        f"carried AS (SELECT {_names(kept)}, deletes, {known}, {head} FROM numbered_rows)",
+        f"hop_0 AS (SELECT {columns}, deletes, {known}, first_value(_old_key) OVER ({segment}) IS NOT NULL AS lost "
+        "FROM numbered_rows)",
     ]
-    ends = _list(
-        [
-            *(f"{quoted(k)} AS old_{i}" for i, k in enumerate(shape.key)),
-            "_era AS at_era, _lsn AS at_lsn, _idx AS at_idx, deletes AS old_deletes",
-            *(f"known_{n} AS old_known_{n}" for n in numbers),
-            *(f"head{c} AS old_head{c}" for c in ("_era", "_lsn", "_idx", "_old_key")),
-        ]
-    )
-    parts.append(f"ends AS (SELECT {ends} FROM carried WHERE _op = 'd')")
-    root = ", ".join(f"{quoted(k)} AS root_{i}" for i, k in enumerate(shape.key))
-    known_now = _list(f"known_{n}" for n in numbers)
-    parts.append(
-        f"hop_0 AS (SELECT {_names(kept)}, {root}, deletes, {known_now}, "
-        "head_era, head_lsn, head_idx, head_old_key FROM carried)"
-    )
+    carried = [*(f"known_{n}" for n in numbers), "lost"]
     for hop in range(1, HOPS + 1):
-        columns = _list(
+        old = _list(f"CASE WHEN _old_key IS NOT NULL THEN lag({c}) {_pair()} END AS old_{c}" for c in carried)
+        merged = _list(
             [
-                _names(kept, "h."),
-                *(
-                    f"CASE WHEN e.at_era IS NULL THEN h.root_{i} ELSE e.old_{i} END AS root_{i}"
-                    for i in range(len(shape.key))
-                ),
-                "CASE WHEN e.at_era IS NULL THEN h.deletes ELSE e.old_deletes END AS deletes",
-                *(f"coalesce(h.known_{n}, e.old_known_{n}) AS known_{n}" for n in numbers),
-                *(
-                    f"CASE WHEN e.at_era IS NULL THEN h.head{c} ELSE e.old_head{c} END AS head{c}"
-                    for c in ("_era", "_lsn", "_idx", "_old_key")
-                ),
+                *(f"coalesce(known_{n}, first_value(old_known_{n}) OVER ({segment})) AS known_{n}" for n in numbers),
+                f"coalesce(first_value(old_lost) OVER ({segment}), lost) AS lost",
             ]
         )
-        parts.append(
-            f"hop_{hop} AS (SELECT {columns} FROM hop_{hop - 1} AS h LEFT JOIN ends AS e ON h.head_old_key IS NOT NULL "
-            "AND e.at_era = h.head_era AND e.at_lsn = h.head_lsn AND e.at_idx + 1 = h.head_idx)"
-        )
+        parts += [
+            f"pair_{hop} AS (SELECT {columns}, deletes, {_list(carried)}, {old} FROM hop_{hop - 1})",
+            f"hop_{hop} AS (SELECT {columns}, deletes, {merged} FROM pair_{hop})",
+        ]
     return [*parts, f"hopped AS (SELECT * FROM hop_{HOPS})"]
 
 
+def _pair(alias: str = "") -> str:
+    """A window of a row and the delete right before it, if there is one: of a key change both parts."""
+    place = f"CASE WHEN {alias}_op = 'd' THEN {alias}_idx + 1 ELSE {alias}_idx END"
+    return f"OVER (PARTITION BY {alias}_era, {alias}_lsn, {place} ORDER BY {alias}_idx)"
+
+
 def _torn(shape: Shape) -> str:
-    """Current rows that left values out: from their lineage, or else from base under the lineage's first key."""
-    key = " AND ".join(f"b.{quoted(k)} = h.root_{i}" for i, k in enumerate(shape.key))
-    columns = []
-    for column in state_columns(shape):
-        numbers = [n for n, c in enumerate(shape.torn) if c.name == column.name]
-        if numbers:
-            known = f"h.known_{numbers[0]}"
-            columns.append(
-                f"CASE WHEN NOT contains(h._unchanged, {text(column.name)}) THEN h.{quoted(column.name)} "
-                f"WHEN {known} IS NOT NULL THEN element_at({known}, 1) "
-                f"WHEN h.deletes = 0 THEN b.{quoted(column.name)} END AS {quoted(column.name)}"
-            )
-        else:
-            columns.append(f"h.{quoted(column.name)}")
-    adrift = " OR ".join(
-        f"(contains(h._unchanged, {text(c.name)}) AND h.known_{n} IS NULL)" for n, c in enumerate(shape.torn)
+    """Current rows that left values out, with what their lineage knows."""
+    numbers = {c.name: n for n, c in enumerate(shape.torn)}
+    columns = _list(
+        f"CASE WHEN contains(_unchanged, {text(c.name)}) THEN element_at(known_{numbers[c.name]}, 1) "
+        f"ELSE {quoted(c.name)} END AS {quoted(c.name)}"
+        if c.name in numbers
+        else quoted(c.name)
+        for c in state_columns(shape)
     )
+    adrift = " OR ".join(f"(contains(_unchanged, {text(name)}) AND known_{n} IS NULL)" for name, n in numbers.items())
     message = text(
         f"{shape.source}.{shape.table}: a row changed its key more than {HOPS} times since the last fold, key "
     )
-    shown = f"{message} || CAST(h.{quoted(shape.key[0])} AS varchar)"
+    shown = f"{message} || CAST({quoted(shape.key[0])} AS varchar)"
     return (
-        f"torn AS (SELECT {_list(columns)} FROM hopped AS h JOIN chg AS n ON {_same(shape, 'h', 'n')} "
-        "AND h._era = n._era AND h._lsn = n._lsn AND h._idx = n._idx CROSS JOIN cleared AS c "
-        f"LEFT JOIN (SELECT {_names(c.name for c in shape.columns)} FROM {_lake(shape)} WHERE _tier = 'base') AS b "
-        f"ON {key} AND c._era < 0 "
-        "WHERE n._op <> 'd' AND cardinality(n._unchanged) > 0 "
-        f"AND CASE WHEN h.head_old_key IS NOT NULL AND ({adrift}) THEN CAST({shown} AS integer) = 0 ELSE TRUE END)"
+        f"torn AS (SELECT {columns} FROM hopped WHERE nth = 1 AND _op <> 'd' AND cardinality(_unchanged) > 0 "
+        f"AND CASE WHEN lost AND ({adrift}) THEN CAST({shown} AS integer) = 0 ELSE TRUE END)"
     )
 
 
@@ -366,6 +409,10 @@ def _names(columns: Iterable[str], prefix: str = "") -> str:
 
 def _list(items: Iterable[str]) -> str:
     return ", ".join(items)
+
+
+def _newest(alias: str) -> str:
+    return _list(f"{alias}.{column} DESC" for column in _POSITION)
 
 
 def _of(alias: str, condition: str) -> str:

@@ -24,7 +24,8 @@ def covers(progress: Progress, table: str, state: StreamState, above: Line = ORI
     Every lane of its vector is at its mark, and no hole begins at or below `through`. Holes that end wholly below
     `above` do not count: an activation with that lowest consistent point repairs them.
     """
-    reached = all(_reached(state, end.lane, end.last) for end in progress.vector if end.table == table)
+    marks = [(state.marks.get(end.lane), end.last) for end in progress.vector if end.table == table]
+    reached = all(mark is not None and mark.reaches(last) for mark, last in marks)
     return reached and not any(
         _begins_within(hole.lowest, progress.line) and not hole.ends_below(above) for hole in state.data_holes
     )
@@ -94,11 +95,6 @@ def aged(ring: Sequence[Published], horizon_seconds: float) -> Line | None:
         return None
     before = ring[-1].at - horizon_seconds
     return max((entry.line for entry in ring if entry.at <= before), default=None)
-
-
-def _reached(state: StreamState, lane: str, last: Position) -> bool:
-    mark = state.marks.get(lane)
-    return mark is not None and mark.position >= last
 
 
 def _begins_within(lowest: Position, line: Line) -> bool:

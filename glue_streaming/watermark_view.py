@@ -19,6 +19,7 @@ WATERMARK: Final = "headrace.watermark"
 COMMITTED_AT: Final = "headrace.committed_at"
 STATUS: Final = "headrace.status"
 LEFT: Final = "headrace.left"
+BY_OPERATOR: Final = "headrace.left.by_operator"
 _COLUMNS: Final = (
     ("era", "integer", "int"),
     ("lsn", "bigint", "bigint"),
@@ -31,11 +32,11 @@ class Entry:
     """What the catalog holds of a source's watermark. line None: nothing was published yet.
 
     committed_at: the source's time at the line. ring: oldest first. lines: L of every table, in the cut or not.
-    repair_lines: L for the activation of a table's complete snapshot, where there is one. excluded: tables that folds
-    give no cut view. left: those among them that left by themselves, and when (epoch seconds). frozen_by: table to
-    reason, where a hole or a pause holds the watermark back. missing: table to reason, of those that left. closure:
-    set while the cut is closed, and every query over it raises. version: the catalog's, None where there is no entry
-    yet.
+    repair_lines: L for the activation of a table's complete snapshot, where there is one. left: the tables that are out
+    of the cut, and since when (epoch seconds). by_operator: those that somebody took out, with who and why; they come
+    back only when they are asked to. frozen_by: table to reason, where a hole or a pause holds the watermark back.
+    missing: table to reason, of those that left. closure: set while the cut is closed, and every query over it raises.
+    version: the catalog's, None where there is no entry yet.
     """
 
     line: Line | None = None
@@ -43,8 +44,8 @@ class Entry:
     ring: tuple[Published, ...] = ()
     lines: Mapping[str, Line] = field(default_factory=dict)
     repair_lines: Mapping[str, Line] = field(default_factory=dict)
-    excluded: frozenset[str] = frozenset()
     left: Mapping[str, float] = field(default_factory=dict)
+    by_operator: Mapping[str, str] = field(default_factory=dict)
     frozen_by: Mapping[str, str] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     closure: Closure | None = None
@@ -68,8 +69,8 @@ def read(glue: Any, source: str) -> Entry:
         ring=cut.ring,
         lines=cut.lines,
         repair_lines=cut.repair_lines,
-        excluded=cut.excluded,
         left=json.loads(parameters.get(LEFT, "{}")),
+        by_operator=json.loads(parameters.get(BY_OPERATOR, "{}")),
         frozen_by=status.get("frozen_by", {}),
         missing=status.get("missing", {}),
         closure=cut.closure,
@@ -95,7 +96,8 @@ def write(glue: Any, source: str, entry: Entry) -> bool:
             {"frozen_by": dict(entry.frozen_by), "missing": dict(entry.missing), "closed": closure is not None}
         ),
         LEFT: json.dumps(dict(entry.left)),
-        EXCLUDED: json.dumps(sorted(entry.excluded)),
+        BY_OPERATOR: json.dumps(dict(entry.by_operator)),
+        EXCLUDED: json.dumps(sorted(entry.left)),
     }
     table_input = _table_input(database(source), _sql(source, entry.line, entry.committed_at, closure), parameters)
     try:

@@ -7,7 +7,7 @@ from typing import Any
 
 from .iam_requests import Check, Request
 from .kinesis_errors import KinesisError
-from .kinesis_service import Position
+from .kinesis_iterators import Position
 
 StreamKey = Callable[[str], str | None]  # the key that encrypts the stream with this ARN
 

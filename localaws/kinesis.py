@@ -13,9 +13,10 @@ from pathlib import Path
 
 import orjson
 
+from .kinesis_calls import Call
 from .kinesis_errors import KinesisError
 from .kinesis_faults import Fault
-from .kinesis_service import Call, Kinesis
+from .kinesis_service import Kinesis
 
 Response = tuple[int, dict[str, str], bytes]
 _CONTENT_TYPE = "application/x-amz-json-1.1"

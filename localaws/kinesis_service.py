@@ -4,30 +4,25 @@ Limits and meanings are those of the Kinesis Data Streams API reference and its 
 """
 
 import base64
-import binascii
-import itertools
 import json
 import random
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from . import kinesis_data
+from . import kinesis_data, kinesis_records, kinesis_resharding
+from .kinesis_calls import Call, Reply, Request
+from .kinesis_descriptions import heading, summary, tag_list
 from .kinesis_errors import KinesisError, invalid, malformed, not_found
-from .kinesis_faults import Fault, Faults
-from .kinesis_log import Record
-from .kinesis_shards import Shard, ShardMap, even_shards, hash_key, parse_sequence_number, sequence_number
+from .kinesis_faults import Faults
+from .kinesis_iterators import Position, starting_counter
+from .kinesis_records import Entry
+from .kinesis_shards import Shard, even_shards, hash_key
 from .kinesis_streams import Stream, Streams, StreamState
-
-Request = Mapping[str, Any]
-Reply = dict[str, Any]
 
 MAX_RECORDS_PER_REQUEST = 500
 MAX_REQUEST_BYTES = 10 * 2**20
 MAX_RECORDS_PER_READ = 10_000
-MAX_BYTES_PER_READ = 10 * 2**20
 MAX_PARTITION_KEY_CHARACTERS = 256
 ITERATOR_SECONDS = 300
 MIN_RETENTION_HOURS, MAX_RETENTION_HOURS = 24, 8760
@@ -35,52 +30,6 @@ MIN_RECORD_KIB, MAX_RECORD_KIB = 1024, 10_240
 DEFAULT_SHARDS_PER_PAGE = 1000
 DEFAULT_ON_DEMAND_SHARDS = 4
 SHARD_QUOTA = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One operation's circumstances."""
-
-    account: str
-    region: str
-    now: float  # seconds since 1970
-    fault: Fault | None = None
-
-    @property
-    def now_millis(self) -> int:
-        return int(self.now * 1000)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One record of a write, checked and routed."""
-
-    shard: Shard
-    partition_key: bytes
-    data: bytes
-    size: int  # of key and decoded data
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """What a shard iterator holds: where to read next, and since when."""
-
-    stream: str
-    stream_created_millis: int
-    shard: str
-    counter: int
-    issued_at: float
-
-    def encode(self) -> str:
-        fields = [self.stream, self.stream_created_millis, self.shard, self.counter, self.issued_at]
-        return base64.b64encode(json.dumps(fields).encode()).decode()
-
-    @classmethod
-    def decode(cls, token: str) -> "Position":
-        try:
-            return cls(*json.loads(base64.b64decode(token, validate=True)))
-        except (binascii.Error, ValueError, TypeError):
-            raise invalid("Invalid ShardIterator.") from None
 
 
 class Kinesis:
@@ -160,27 +109,25 @@ class Kinesis:
         names = [name for name in self._streams.names(call.account, call.region) if name > after]
         page = names[: request.get("Limit", 100)]
         reply: Reply = {"StreamNames": page, "HasMoreStreams": len(page) < len(names)}
-        reply["StreamSummaries"] = [
-            _stream_heading(self._streams.get(call.account, call.region, name).state) for name in page
-        ]
+        reply["StreamSummaries"] = [heading(self._streams.get(call.account, call.region, name).state) for name in page]
         if reply["HasMoreStreams"]:
             reply["NextToken"] = page[-1]
         return reply
 
     def describe_stream_summary(self, request: Request, call: Call) -> Reply:
         stream = self._stream(request, call)
-        return {"StreamDescriptionSummary": _stream_summary(stream)}
+        return {"StreamDescriptionSummary": summary(stream)}
 
     def describe_stream(self, request: Request, call: Call) -> Reply:
         stream = self._stream(request, call)
         after = request.get("ExclusiveStartShardId", "")
         shards = [shard for shard in stream.map.shards if shard.id > after]
         page = shards[: request.get("Limit", 100)]
-        summary = _stream_summary(stream)
+        told = summary(stream)
         for absent in ("OpenShardCount", "ConsumerCount", "MaxRecordSizeInKiB", "RecordDistributionStrategy"):
-            del summary[absent]
+            del told[absent]
         shown = {"Shards": [shard.describe() for shard in page], "HasMoreShards": len(page) < len(shards)}
-        return {"StreamDescription": summary | shown}
+        return {"StreamDescription": told | shown}
 
     def describe_limits(self, request: Request, call: Call) -> Reply:
         names = self._streams.names(call.account, call.region)
@@ -259,10 +206,10 @@ class Kinesis:
         return {}
 
     def list_tags(self, request: Request, call: Call) -> Reply:
-        return {"Tags": _tag_list(self._stream(request, call)), "HasMoreTags": False}
+        return {"Tags": tag_list(self._stream(request, call)), "HasMoreTags": False}
 
     def list_resource_tags(self, request: Request, call: Call) -> Reply:
-        return {"Tags": _tag_list(self._stream(request, call))}
+        return {"Tags": tag_list(self._stream(request, call))}
 
     # Shards
 
@@ -272,7 +219,7 @@ class Kinesis:
         stream.apply_retention(call.now)
         filters = token["filter"] if token else dict(request.get("ShardFilter", {}))
         after = token["after"] if token else request.get("ExclusiveStartShardId", "")
-        shards = [shard for shard in _filtered(stream, filters, call) if shard.id > after]
+        shards = [shard for shard in kinesis_resharding.filtered(stream, filters, call) if shard.id > after]
         page = shards[: request.get("MaxResults", DEFAULT_SHARDS_PER_PAGE)]
         reply: Reply = {"Shards": [shard.describe() for shard in page]}
         if len(page) < len(shards):
@@ -283,25 +230,20 @@ class Kinesis:
     def split_shard(self, request: Request, call: Call) -> Reply:
         stream = self._stream(request, call)
         at = hash_key("", str(request["NewStartingHashKey"]))
-        _split(stream, stream.shard(request["ShardToSplit"]), at, call)
+        kinesis_resharding.split(stream, stream.shard(request["ShardToSplit"]), at, call)
         return {}
 
     def merge_shards(self, request: Request, call: Call) -> Reply:
         stream = self._stream(request, call)
-        _merge(stream, stream.shard(request["ShardToMerge"]), stream.shard(request["AdjacentShardToMerge"]), call)
+        kinesis_resharding.merge(
+            stream, stream.shard(request["ShardToMerge"]), stream.shard(request["AdjacentShardToMerge"]), call
+        )
         return {}
 
     def update_shard_count(self, request: Request, call: Call) -> Reply:
         stream, target = self._stream(request, call), int(request["TargetShardCount"])
         current = len(stream.map.open_shards)
-        if not (current + 1) // 2 <= target <= 2 * current:
-            raise invalid(f"TargetShardCount must be from half to double the {current} open shards, is {target}")
-        while len(stream.map.open_shards) < target:
-            widest = max(stream.map.open_shards, key=lambda shard: shard.high - shard.low)
-            _split(stream, widest, (widest.low + widest.high) // 2 + 1, call)
-        while len(stream.map.open_shards) > target:
-            pairs = itertools.pairwise(stream.map.open_shards)
-            _merge(stream, *min(pairs, key=lambda pair: pair[1].high - pair[0].low), call)
+        kinesis_resharding.resize(stream, target, call)
         return {
             "StreamName": stream.state.name,
             "StreamARN": stream.state.arn,
@@ -315,7 +257,7 @@ class Kinesis:
         stream = self._stream(request, call)
         entry = self._entry(stream, request)
         self._count_write(stream, entry, call)
-        stored = _store(stream, [entry], call)[0]
+        stored = kinesis_records.store(stream, [entry], call)[0]
         return {**stored, "EncryptionType": stream.state.encryption}
 
     def put_records(self, request: Request, call: Call) -> Reply:
@@ -328,7 +270,7 @@ class Kinesis:
             raise invalid(f"Records size exceeds {MAX_REQUEST_BYTES} bytes")
         refusals = [self._refusal(stream, entry, call) for entry in entries]
         accepted = [entry for entry, refusal in zip(entries, refusals, strict=True) if refusal is None]
-        stored = iter(_store(stream, accepted, call))
+        stored = iter(kinesis_records.store(stream, accepted, call))
         return {
             "FailedRecordCount": len(entries) - len(accepted),
             "Records": [
@@ -341,7 +283,7 @@ class Kinesis:
     def get_shard_iterator(self, request: Request, call: Call) -> Reply:
         stream = self._stream(request, call)
         shard = stream.shard(request["ShardId"])
-        counter = _starting_counter(stream, shard, request, call)
+        counter = starting_counter(stream, shard, request)
         state = stream.state
         position = Position(state.name, state.created_millis, shard.id, counter, call.now)
         return {"ShardIterator": position.encode()}
@@ -363,7 +305,9 @@ class Kinesis:
         if self.enforce_limits:
             stream.limits[shard.number].read(call.now, _where(stream, shard))
         stream.apply_retention(call.now)
-        return _page(stream, shard, position.counter, 0 if call.fault and call.fault.empty else limit, call)
+        return kinesis_records.page(
+            stream, shard, position.counter, 0 if call.fault and call.fault.empty else limit, call
+        )
 
     def _stream(self, request: Request, call: Call) -> Stream:
         name = self.stream_name(request)
@@ -399,140 +343,8 @@ class Kinesis:
         return None
 
 
-def _store(stream: Stream, entries: list[Entry], call: Call) -> list[Reply]:
-    """Append the entries to their shards, in order; what the client is told of each."""
-    by_shard: dict[int, list[Record]] = {}
-    stored = []
-    for entry in entries:
-        counter = stream.next_counter(call.now)
-        record = Record(counter, call.now_millis, entry.partition_key, entry.data)
-        by_shard.setdefault(entry.shard.number, []).append(record)
-        stored.append({"SequenceNumber": sequence_number(counter, entry.shard.number), "ShardId": entry.shard.id})
-    for number, records in by_shard.items():
-        stream.logs[number].append(records)
-    return stored
-
-
-def _page(stream: Stream, shard: Shard, start: int, limit: int, call: Call) -> Reply:
-    """One GetRecords answer: records from `start` on, and where to go on."""
-    records: list[Reply] = []
-    size, following = 0, start
-    log = stream.logs[shard.number]
-    for record in log.read_from(start):
-        record_size = len(record.partition_key) + kinesis_data.size(record.data)
-        if len(records) >= limit or (records and size + record_size > MAX_BYTES_PER_READ):
-            break
-        size += record_size
-        following = record.counter + 1
-        records.append(_shown(record, shard))
-    stream.limits[shard.number].returned(size, call.now)
-    waiting = log.oldest_arrival_from(following)
-    reply: Reply = {
-        "Records": records,
-        "MillisBehindLatest": 0 if waiting is None else max(1, call.now_millis - waiting),
-    }
-    if shard.open or waiting is not None:
-        state = stream.state
-        reply["NextShardIterator"] = Position(state.name, state.created_millis, shard.id, following, call.now).encode()
-    else:
-        reply["ChildShards"] = [_child(child) for child in stream.map.children(shard)]
-    return reply
-
-
-def _shown(record: Record, shard: Shard) -> Reply:
-    return {
-        "SequenceNumber": sequence_number(record.counter, shard.number),
-        "ApproximateArrivalTimestamp": record.arrival_millis / 1000,
-        "Data": record.data.decode("ascii"),
-        "PartitionKey": record.partition_key.decode(),
-    }
-
-
-def _child(shard: Shard) -> Reply:
-    parents = [f"shardId-{parent:012d}" for parent in shard.parents]
-    return {"ShardId": shard.id, "ParentShards": parents, "HashKeyRange": shard.hash_key_range()}
-
-
-def _starting_counter(stream: Stream, shard: Shard, request: Request, call: Call) -> int:
-    kind = str(request["ShardIteratorType"])
-    log = stream.logs[shard.number]
-    if kind == "TRIM_HORIZON":
-        return 0
-    if kind == "LATEST":
-        return max(log.last_counter, shard.first_counter) + 1
-    if kind == "AT_TIMESTAMP":
-        found = log.counter_at(int(float(request["Timestamp"]) * 1000))
-        return max(log.last_counter, shard.first_counter) + 1 if found is None else found
-    if kind not in ("AT_SEQUENCE_NUMBER", "AFTER_SEQUENCE_NUMBER"):
-        raise malformed(f"ShardIteratorType {kind} is not one of the service's")
-    counter, number = parse_sequence_number(str(request.get("StartingSequenceNumber", "")))
-    if number != shard.number:
-        raise invalid(
-            f"Invalid StartingSequenceNumber. It encodes shardId-{number:012d}, while it was used with {shard.id}"
-        )
-    return counter + int(kind == "AFTER_SEQUENCE_NUMBER")
-
-
-def _split(stream: Stream, shard: Shard, at: int, call: Call) -> None:
-    counter = stream.next_counter(call.now)
-    stream.reshape(stream.map.split(shard, at, stream.state.next_shard_number, counter, call.now_millis))
-
-
-def _merge(stream: Stream, first: Shard, second: Shard, call: Call) -> None:
-    counter = stream.next_counter(call.now)
-    stream.reshape(stream.map.merge(first, second, stream.state.next_shard_number, counter, call.now_millis))
-
-
-def _filtered(stream: Stream, filters: Mapping[str, Any], call: Call) -> list[Shard]:
-    """The shards that ListShards' filter asks for, in order of their ids."""
-    shards: ShardMap = stream.map
-    ordered = sorted(shards.shards, key=lambda shard: shard.number)
-    kind = filters.get("Type", "FROM_TRIM_HORIZON")
-    horizon = call.now_millis - stream.state.retention_hours * 3_600_000
-    if kind == "FROM_TRIM_HORIZON":
-        return ordered
-    if kind == "AFTER_SHARD_ID":
-        return [shard for shard in ordered if shard.id > filters["ShardId"]]
-    if kind == "AT_LATEST":
-        return [shard for shard in ordered if shard.open]
-    moment = horizon if kind == "AT_TRIM_HORIZON" else int(float(filters["Timestamp"]) * 1000)
-    moment = max(moment, stream.state.created_millis)
-    alive = [shard for shard in ordered if shard.closed_millis is None or shard.closed_millis > moment]
-    if kind == "FROM_TIMESTAMP":
-        return alive
-    return [shard for shard in alive if shard.created_millis <= moment]
-
-
 def _where(stream: Stream, shard: Shard) -> str:
     return f"shard {shard.id} in stream {stream.state.name} under account {stream.state.account}"
-
-
-def _stream_heading(state: StreamState) -> Reply:
-    return {
-        "StreamName": state.name,
-        "StreamARN": state.arn,
-        "StreamStatus": "ACTIVE",
-        "StreamModeDetails": {"StreamMode": state.mode},
-        "StreamCreationTimestamp": state.created_millis / 1000,
-    }
-
-
-def _stream_summary(stream: Stream) -> Reply:
-    state = stream.state
-    summary = _stream_heading(state) | {
-        "RetentionPeriodHours": state.retention_hours,
-        "EnhancedMonitoring": [{"ShardLevelMetrics": list(state.metrics)}],
-        "EncryptionType": state.encryption,
-        "OpenShardCount": len(stream.map.open_shards),
-        "ConsumerCount": 0,
-        "MaxRecordSizeInKiB": state.max_record_kib,
-        "RecordDistributionStrategy": state.distribution,
-    }
-    return summary | ({"KeyId": state.key_id} if state.key_id else {})
-
-
-def _tag_list(stream: Stream) -> list[dict[str, str]]:
-    return [{"Key": key, "Value": value} for key, value in sorted(stream.state.tags.items())]
 
 
 def _record_kib(value: int) -> int:

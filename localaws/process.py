@@ -71,6 +71,10 @@ class LocalAws:
     def forget_decisions(self) -> None:
         self._control("iam/decisions", {})
 
+    def age_objects(self, bucket: str, prefix: str, seconds: float) -> int:
+        """Makes the bucket's objects under a prefix so many seconds older; returns how many they are."""
+        return int(self._control("s3/age", {"bucket": bucket, "prefix": prefix, "seconds": seconds})["objects"])
+
     def _control(self, path: str, request: dict[str, Any] | None = None) -> Any:
         body = None if request is None else json.dumps(request).encode()
         with urllib.request.urlopen(f"{self.endpoint}/_local/{path}", data=body, timeout=30) as reply:

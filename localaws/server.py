@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from . import iam_control
+from . import iam_control, object_ages
 from .iam_judge import Judge
 from .settings import ACCOUNT, REGION, Settings
 
@@ -126,6 +126,8 @@ class LocalAws:
             status, headers, reply = iam_control.answer(self._judge, scope["method"], path.removeprefix("iam/"), body)
         elif path.startswith("kinesis/"):
             status, headers, reply = self._kinesis.control(scope["method"], path.removeprefix("kinesis/"), body)
+        elif path.startswith("s3/"):
+            status, headers, reply = object_ages.answer(scope["method"], path.removeprefix("s3/"), body)
         else:
             status, headers, reply = 404, {"Content-Type": "application/json"}, b'{"message": "no such control"}'
         lines = [(name.lower().encode(), value.encode()) for name, value in headers.items()]

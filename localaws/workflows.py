@@ -20,6 +20,7 @@ from .settings import Settings
 Task = Callable[["Workflows", "Circumstances", Any, bool], Any]
 
 _POLL_SECONDS = 0.4
+_MAX_DATA_BYTES = 256 * 1024
 _RUN_ENDED = frozenset({"SUCCEEDED", "FAILED", "STOPPED", "TIMEOUT", "ERROR", "EXPIRED"})
 _QUERY_ENDED = frozenset({"SUCCEEDED", "FAILED", "CANCELLED"})
 
@@ -319,6 +320,26 @@ def install(workflows: Workflows) -> None:
         if execution["status"] == "RUNNING":  # one that was stopped stays ABORTED
             fail_execution(execution, error, cause)
 
+    run_map_items = stepfunctions._run_map_items
+
+    def map_items(state: Mapping[str, Any], given: Any, execution: Mapping[str, Any], context: Any) -> Any:
+        """A Map with its concurrency from the state's input, where it says so."""
+        path = state.get("MaxConcurrencyPath")
+        bounded = state if path is None else {**state, "MaxConcurrency": int(resolve_path(path, given))}
+        return run_map_items(bounded, given, execution, context)
+
+    run_sub_machine, apply_selector = stepfunctions._run_sub_machine, stepfunctions._apply_result_selector
+
+    def selected(state: Mapping[str, Any], result: Any) -> Any:
+        """The service holds a result to its limit before a selector makes it smaller."""
+        check_size(result)
+        return apply_selector(state, result)
+
+    def sub_machine(*arguments: Any) -> Any:
+        output = run_sub_machine(*arguments)
+        check_size(output)
+        return output
+
     plain_path = stepfunctions._resolve_path
 
     def resolve_path(path: str, data: Any) -> Any:
@@ -328,9 +349,19 @@ def install(workflows: Workflows) -> None:
             raise failure("States.Runtime", str(error)) from error
 
     stepfunctions._resolve_path = resolve_path
+    stepfunctions._run_map_items = map_items
+    stepfunctions._run_sub_machine = sub_machine
+    stepfunctions._apply_result_selector = selected
     stepfunctions._execute_task = execute
     stepfunctions._fail_execution = fail
     stepfunctions._invoke_resource = invoke
+
+
+def check_size(data: Any) -> None:
+    """Raises States.DataLimitExceeded where data are larger than a state may hand on."""
+    size = len(json.dumps(data, default=str).encode())
+    if size > _MAX_DATA_BYTES:
+        raise failure("States.DataLimitExceeded", f"The state's data have {size} bytes, {_MAX_DATA_BYTES} are allowed")
 
 
 def _snake(action: str) -> str:

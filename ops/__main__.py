@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -12,15 +13,17 @@ from types import FrameType
 
 from rich.console import Console
 
-from ops import cost_verb, holes_verb, parts, query, stack, status, up, verify
+from ops import cost_verb, cut_verb, erase, fold, holes_verb, parts, query, stack, status, up, verify
 from ops.athena import Athena
 from ops.aws import Aws
 from ops.demo import run as demo
 from ops.errors import OpsError
 from ops.names import Names
 from ops.postgres_server import PostgresFailed
+from producer import __main__ as agent
 
 _DEFAULT_STACK = "local"
+_WIDE = 200
 _TERRAFORM = "everything made by terraform/, IAM enforced, each process in its own role"
 
 
@@ -30,16 +33,24 @@ def main(words: Sequence[str] | None = None) -> int:
     console = Console(stderr=True, highlight=False)
     signal.signal(signal.SIGTERM, _interrupted)  # so that a demo that is told to stop stops what it started
     try:
-        return int(arguments.verb(arguments, Console(highlight=False)))
+        return int(arguments.verb(arguments, _console()))
     except OpsError as error:
         console.print(f"headrace: {error}", markup=False, soft_wrap=True)
         return error.exit_code
     except PostgresFailed as error:
         console.print(f"headrace: PostgreSQL: {error}", markup=False, soft_wrap=True)
         return OpsError.exit_code
+    except BrokenPipeError:  # whoever read the answer has enough of it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python says so once more at its end
+        return 1
     except KeyboardInterrupt:
         console.print("headrace: interrupted")
         return 130
+
+
+def _console() -> Console:
+    """As wide as the terminal; wide enough for every table where nobody looks at a screen."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 
 
 def _interrupted(_number: int, _frame: FrameType | None) -> None:
@@ -63,8 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--terraform", action="store_true", help=_TERRAFORM)
     verb.set_defaults(verb=_up)
 
-    verb = verbs.add_parser("down", help="stop a stack; leaves no process and no port behind")
-    verb.add_argument("--remove", action="store_true", help="delete what it kept as well")
+    verb = verbs.add_parser("down", help="stop all stacks, or the one that --stack names; no process and no port stays")
+    verb.add_argument("--remove", action="store_true", help="delete what they kept as well, of stopped ones too")
     verb.set_defaults(verb=_down)
 
     verb = verbs.add_parser("query", help="run a statement through Athena")
@@ -87,12 +98,20 @@ def _parser() -> argparse.ArgumentParser:
     cost_verb.add_options(verb)
     verb.set_defaults(verb=cost_verb.run)
 
+    verb = verbs.add_parser("agent", help="the agent itself, in this process; --check says whether it could run")
+    verb.add_argument("--config", type=Path, help="its TOML file; without one, that of the stack")
+    verb.add_argument("--check", action="store_true", help="say of every part whether it is ready; change nothing")
+    verb.set_defaults(verb=_agent)
+
     verb = verbs.add_parser("verify", help="compare every table with the source, row by row and value by value")
     verb.add_argument("tables", nargs="*", help="lake tables; all without one")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(verb=_verify)
 
     holes_verb.add_words(verbs)
+    erase.add_words(verbs)
+    fold.add_words(verbs)
+    cut_verb.add_words(verbs)
     return parser
 
 
@@ -113,6 +132,7 @@ def _up(arguments: argparse.Namespace, console: Console) -> int:
         f'ready. Write:  {psql} "{found.facts.dsn}"\n'
         f'       read:   headrace query "SELECT count(*) FROM probes"   (databases: {found.source}, '
         f"{found.source}_cut, {found.source}_history)\n"
+        f"       tables: those that {found.agent_config} names; add yours, then kill -HUP the agent (pids.json)\n"
         f"       AWS:    export AWS_ENDPOINT_URL={found.facts.endpoint}\n"
         "       stop:   headrace down",
         markup=False,
@@ -159,11 +179,8 @@ def _status(arguments: argparse.Namespace, console: Console) -> int:
         print(json.dumps(path.to_json(), indent=1))
     else:
         console.print(status.shown(path, found.facts.name))
-        for table in path.tables:
-            for hole in table.holes:
-                console.print(f"hole in {table.table}: {hole}", markup=False)
-        if path.frozen_by:
-            console.print(f"the cut stands still because of: {', '.join(path.frozen_by)}", markup=False)
+        for sentence in status.said(path):
+            console.print(sentence, markup=False, soft_wrap=True)
     return 0
 
 
@@ -176,6 +193,15 @@ def _deployment_status(arguments: argparse.Namespace, console: Console) -> int:
         console.print(parts.shown(found, arguments.deployment))
         console.print(parts.summary(found), markup=False, soft_wrap=True)
     return 0 if all(part.in_place for part in found) else 1
+
+
+def _agent(arguments: argparse.Namespace, _console: Console) -> int:
+    config, words = arguments.config, ["--check"] if arguments.check else []
+    if config is None:
+        found = stack.find(arguments.stack)
+        config = found.agent_config
+        os.environ.update(found.agent_environment())
+    return agent.main(["--config", str(config), *words])
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> int:

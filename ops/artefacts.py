@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 _PACKAGES: Final = ("schemas", "glue_streaming")
-_SCRIPTS: Final = ("stream_job.py", "fold_job.py")
+_SCRIPTS: Final = ("stream_job.py", "fold_job.py", "maintain_job.py")
 _SUFFIXES: Final = (".py", ".avsc", ".json", ".typed")
 _ROOT: Final = Path(__file__).resolve().parent.parent
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,15 +48,26 @@ class Athena:
     def run(self, sql: str) -> Answer:
         """The whole answer. Raises QueryFailed with the reason that Athena gives."""
         started = time.monotonic()
-        context = {"QueryExecutionContext": {"Database": self._database}} if self._database else {}
-        try:
-            query = self._client.start_query_execution(QueryString=sql, WorkGroup=self._workgroup, **context)
-            execution = self._ended(query["QueryExecutionId"])
-            columns, rows = self._results(query["QueryExecutionId"], execution.get("StatementType") == "DML")
-        except ClientError as error:
-            raise QueryFailed(error.response["Error"]["Message"]) from error
+        columns: tuple[Column, ...] = ()
+        rows: list[Row] = []
+        with _in_athenas_words():
+            query, execution = self._execute(sql)
+            for named, page in self._pages(query, execution):
+                columns = named
+                rows += page
         scanned = int(execution.get("Statistics", {}).get("DataScannedInBytes", 0))
-        return Answer(columns, rows, scanned, time.monotonic() - started)
+        return Answer(columns, tuple(rows), scanned, time.monotonic() - started)
+
+    def rows(self, sql: str) -> Iterator[Row]:
+        """The answer's rows, of which a page is held at a time. Raises QueryFailed as `run` does."""
+        with _in_athenas_words():
+            for _, page in self._pages(*self._execute(sql)):
+                yield from page
+
+    def _execute(self, sql: str) -> tuple[str, dict[str, Any]]:
+        context = {"QueryExecutionContext": {"Database": self._database}} if self._database else {}
+        query = self._client.start_query_execution(QueryString=sql, WorkGroup=self._workgroup, **context)
+        return query["QueryExecutionId"], self._ended(query["QueryExecutionId"])
 
     def _ended(self, query_id: str) -> dict[str, Any]:
         pause = _FIRST_LOOK_SECONDS
@@ -68,12 +81,19 @@ class Athena:
             time.sleep(pause)
             pause = min(_SLOWEST_LOOK_SECONDS, pause * 1.5)
 
-    def _results(self, query_id: str, has_header: bool) -> tuple[tuple[Column, ...], tuple[Row, ...]]:
-        columns: tuple[Column, ...] = ()
-        rows: list[Row] = []
+    def _pages(self, query_id: str, execution: dict[str, Any]) -> Iterator[tuple[tuple[Column, ...], list[Row]]]:
+        header = 1 if execution.get("StatementType") == "DML" else 0
         for page in self._client.get_paginator("get_query_results").paginate(QueryExecutionId=query_id):
             found = page["ResultSet"]
             infos = found["ResultSetMetadata"]["ColumnInfo"]
             columns = tuple(Column(info["Name"], info["Type"]) for info in infos)
-            rows += [tuple(cell.get("VarCharValue") for cell in row["Data"]) for row in found["Rows"]]
-        return columns, tuple(rows[1:] if has_header else rows)
+            yield columns, [tuple(cell.get("VarCharValue") for cell in row["Data"]) for row in found["Rows"][header:]]
+            header = 0
+
+
+@contextmanager
+def _in_athenas_words() -> Iterator[None]:
+    try:
+        yield
+    except ClientError as error:
+        raise QueryFailed(error.response["Error"]["Message"]) from error

@@ -48,7 +48,7 @@ EXAMPLES: Final[Mapping[str, Mapping[str, Any]]] = {
         "vpn_connections": 1,
         "endpoints": 10,
         "log_gib": 10.0,
-        "alarm_metrics": 40,
+        "alarm_metrics": 41,
     },
 }
 

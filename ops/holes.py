@@ -175,6 +175,11 @@ def request_snapshot(place: Place, table: str, *, by: str, because: str = "") ->
     return _put(place, "resnapshot", table, by, because, None)
 
 
+def request_cut(place: Place, verb: str, table: str, *, by: str, because: str = "") -> str:
+    """Asks the streaming job to exclude a table from the cut, or to include it; returns the item's name."""
+    return _put(place, verb, table, by, because, None)
+
+
 def await_answer(
     place: Place,
     item: str,

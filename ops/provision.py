@@ -5,13 +5,15 @@ Each step looks before it makes, so a second run changes nothing but code and de
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from botocore.exceptions import ClientError
 
-from ops import artefacts, glue_bundle
+from glue_streaming.fold.orphans import LAPTOP_PACKAGES
+from ops import artefacts, glue_bundle, named_queries
 from ops.aws import Aws
 from ops.names import DYNAMODB_KEYS, Names, databases
 from ops.roles import ROLES, make
@@ -23,6 +25,7 @@ _EXISTS: Final = (
     "IdempotentParameterMismatchException",
 )
 _ZIP: Final = "jobs/headrace.zip"
+_START_JOB: Final = "arn:aws:scheduler:::aws-sdk:glue:startJobRun"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class Deployment:
     schedule: str = "rate(1 minute)"
     stream_heap_mib: int = 512
     fold_heap_mib: int = 384
+    maintain_heap_mib: int = 512
+    maintenance: str = "cron(30 2 * * ? *)"
     fold_horizon_seconds: float = 5.0
     map_concurrency: int = 1
     settings: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
@@ -62,6 +67,7 @@ def provision(aws: Aws, deployment: Deployment) -> Workflows:
     _unless_there(lambda: aws.client("s3").create_bucket(Bucket=names.bucket))
     _upload(aws, names)
     _catalog(aws, deployment)
+    save_queries(aws, deployment, names.workgroup)
     _settings(aws, deployment)
     roles = {role.part: make(aws.client("iam"), names, role) for role in ROLES}
     topic = aws.client("sns").create_topic(Name=names.topic)["TopicArn"]
@@ -71,6 +77,8 @@ def provision(aws: Aws, deployment: Deployment) -> Workflows:
     workflows = _workflows(aws, deployment, roles, topic)
     _schedule(aws, names.ingest_workflow, workflows.ingest, deployment.schedule, roles["schedule"])
     _schedule(aws, names.fold_workflow, workflows.fold, deployment.schedule, roles["schedule"])
+    run = json.dumps({"JobName": names.maintain_job})
+    _schedule(aws, names.maintain_job, _START_JOB, deployment.maintenance, roles["maintain-schedule"], run)
     return workflows
 
 
@@ -130,6 +138,23 @@ def _catalog(aws: Aws, deployment: Deployment) -> None:
     )
 
 
+def save_queries(aws: Aws, deployment: Deployment, workgroup: str) -> None:
+    """Puts the sources' named queries into a workgroup, those that it lacks."""
+    athena = aws.client("athena")
+    listed = athena.list_named_queries(WorkGroup=workgroup)["NamedQueryIds"]
+    there = {athena.get_named_query(NamedQueryId=found)["NamedQuery"]["Name"] for found in listed}
+    for source in deployment.sources:
+        for query in named_queries.of_source(source):
+            if query.name not in there:
+                athena.create_named_query(
+                    Name=query.name,
+                    Description=query.description,
+                    Database=query.database,
+                    QueryString=query.sql,
+                    WorkGroup=workgroup,
+                )
+
+
 def _settings(aws: Aws, deployment: Deployment) -> None:
     for job, values in deployment.settings.items():
         for name, value in values.items():
@@ -158,7 +183,7 @@ def _jobs(deployment: Deployment, roles: Mapping[str, str]) -> tuple[dict[str, A
             "WorkerType": "G.1X",
             "NumberOfWorkers": 2,
             "ExecutionProperty": {"MaxConcurrentRuns": 1},
-            "DefaultArguments": {**common, **arguments, "--job": name, "--conf": f"spark.driver.memory={heap_mib}m"},
+            "DefaultArguments": {**common, "--conf": f"spark.driver.memory={heap_mib}m", **arguments, "--job": name},
         }
 
     return (
@@ -169,6 +194,10 @@ def _jobs(deployment: Deployment, roles: Mapping[str, str]) -> tuple[dict[str, A
         job(
             *(names.fold_job, "fold_job.py", roles["fold-job"], "glueetl", deployment.fold_heap_mib),
             {"--kind": "auto", "--fold_horizon_seconds": f"{deployment.fold_horizon_seconds:g}"},
+        ),
+        job(
+            *(names.maintain_job, "maintain_job.py", roles["maintain-job"], "glueetl", deployment.maintain_heap_mib),
+            {"--fold_job": names.fold_job, "--conf": maintenance_conf(deployment.maintain_heap_mib)},
         ),
     )
 
@@ -190,6 +219,8 @@ def _function(client: Any, deployment: Deployment, role: str) -> None:
         "JOB": names.fold_job,
         "DYNAMODB_PREFIX": names.prefix,
         "FOLD_HORIZON_SECONDS": f"{deployment.fold_horizon_seconds:g}",
+        "MAP_CONCURRENCY": str(deployment.map_concurrency),
+        "LOG_GROUP": "/aws-glue/jobs/error",
     }
     made = _unless_there(
         lambda: client.create_function(
@@ -219,7 +250,7 @@ def _workflows(aws: Aws, deployment: Deployment, roles: Mapping[str, str], topic
         "topic": topic,
         "mode": deployment.mode,
         "bundle": glue_bundle.code_hash(),
-        "map_concurrency": str(deployment.map_concurrency),
+        "worker_type": "G.1X",
     }
     fold = _state_machine(aws, names.fold_workflow, artefacts.workflow("fold", values), roles["fold-workflow"])
     ingest = artefacts.workflow("ingest", values | {"fold_state_machine": fold})
@@ -237,13 +268,23 @@ def _state_machine(aws: Aws, name: str, definition: str, role: str) -> str:
     return str(states.create_state_machine(name=name, definition=definition, roleArn=role)["stateMachineArn"])
 
 
-def _schedule(aws: Aws, name: str, machine: str, expression: str, role: str) -> None:
+def maintenance_conf(heap_mib: int) -> str:
+    """Glue's `--conf` for a laptop's maintenance: Spark fetches there what Glue brings by itself."""
+    settings = {
+        "spark.driver.memory": f"{heap_mib}m",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.jars.packages": ",".join(LAPTOP_PACKAGES),
+    }
+    return " --conf ".join(f"{name}={value}" for name, value in settings.items())
+
+
+def _schedule(aws: Aws, name: str, target: str, expression: str, role: str, given: str = "{}") -> None:
     scheduler = aws.client("scheduler")
     schedule = {
         "Name": name,
         "ScheduleExpression": expression,
         "FlexibleTimeWindow": {"Mode": "OFF"},
-        "Target": {"Arn": machine, "RoleArn": role, "Input": "{}"},
+        "Target": {"Arn": target, "RoleArn": role, "Input": given},
     }
     try:
         scheduler.get_schedule(Name=name)

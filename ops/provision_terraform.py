@@ -12,7 +12,7 @@ from typing import Any
 
 from ops import glue_bundle, identities
 from ops.aws import Aws
-from ops.provision import Deployment, Workflows
+from ops.provision import Deployment, Workflows, maintenance_conf
 from ops.terraform import Terraform
 
 
@@ -57,6 +57,10 @@ def variables(deployment: Deployment, bundle: Path) -> dict[str, Any]:
             "horizon_seconds": deployment.fold_horizon_seconds,
             "conf": f"spark.driver.memory={deployment.fold_heap_mib}m",
             "settings": _settings(deployment, names.fold_job),
+        },
+        "maintenance": {
+            "schedule": deployment.maintenance,
+            "conf": maintenance_conf(deployment.maintain_heap_mib),
         },
         "schedules": {"ingest": deployment.schedule, "fold": deployment.schedule},
         "agent": {"trusted_principals": [identities.user_arn(identities.AGENT)]},

@@ -36,7 +36,20 @@ class Role:
 ROLES: Final = (
     Role("stream-job", "glue.amazonaws.com", (*_CATALOG, *_OBJECTS, *_ITEMS, *_ITEM_WRITES, *_STREAM_READS, *_LOGS)),
     Role("fold-job", "glue.amazonaws.com", (*_CATALOG, *_OBJECTS, *_ITEMS, *_LOGS)),
-    Role("plan", "lambda.amazonaws.com", ("glue:GetTable", "glue:GetTables", "glue:GetDatabase", *_ITEMS, *_LOGS)),
+    Role(
+        *("plan", "lambda.amazonaws.com"),
+        (
+            "glue:GetTable",
+            "glue:GetTables",
+            "glue:GetDatabase",
+            "glue:GetJobRuns",
+            *_ITEMS,
+            "dynamodb:UpdateItem",
+            *_LOGS,
+        ),
+    ),
+    Role("maintain-job", "glue.amazonaws.com", (*_CATALOG, *_OBJECTS, *_ITEMS, *_ITEM_WRITES, *_LOGS)),
+    Role("maintain-schedule", "scheduler.amazonaws.com", ("glue:StartJobRun",)),
     Role("ingest-workflow", "states.amazonaws.com", (*_RUNS, "states:StartExecution", "sns:Publish")),
     Role("fold-workflow", "states.amazonaws.com", (*_RUNS, "lambda:InvokeFunction", "sns:Publish")),
     Role("schedule", "scheduler.amazonaws.com", ("states:StartExecution",)),

@@ -106,8 +106,13 @@ class Stack:
         """Starts the agent unless it runs. It connects, checks the source and captures by itself."""
         if self.processes.get(_AGENT) is None:
             command = [sys.executable, "-m", "producer", "--config", str(self.agent_config)]
-            as_agent = identities.environment(self.aws_config, identities.AGENT)
-            self._start(_AGENT, command, as_agent if self.facts.terraform else self.aws.environment())
+            self._start(_AGENT, command, self.agent_environment())
+
+    def agent_environment(self) -> dict[str, str]:
+        """Who the agent is to AWS, and where it finds it."""
+        if self.facts.terraform:
+            return identities.environment(self.aws_config, identities.AGENT)
+        return self.aws.environment()
 
     def kill_agent(self) -> None:
         """Ends the agent as a crash would."""

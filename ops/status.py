@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from rich.table import Table
 
+from glue_streaming.fold.failing import read_failing, standing_of
+from glue_streaming.plan_lambda import lake_parameters
+from glue_streaming.state import SnapshotState
 from ops import tables
 from ops.stack import Stack
 from schemas.position import format_lsn
@@ -15,18 +18,24 @@ from schemas.position import format_lsn
 
 @dataclass(frozen=True)
 class TableStatus:
-    """One table's way: rows that its snapshots and changes appended, rows that folds took up, and its holes."""
+    """One table's way: rows that its snapshots and changes appended, rows that folds took up, its holes, its
+    snapshots that a fold has not taken in, and deletes of a table without a key that found no row."""
 
     table: str
     loaded: int
     folded: int
     base_rows: int
     holes: tuple[str, ...]
+    snapshots: tuple[str, ...] = ()
+    unmatched_deletes: int = 0
 
 
 @dataclass(frozen=True)
 class PathStatus:
-    """The whole path at one moment. Counts of the agent start at its start; rows of the tables never go back."""
+    """The whole path at one moment. Counts of the agent start at its start; rows of the tables never go back.
+
+    not_folded: the tables that the fold workflow could not fold, and why.
+    """
 
     agent: dict[str, Any] | None
     watermark: str | None
@@ -35,6 +44,7 @@ class PathStatus:
     tables: tuple[TableStatus, ...]
     stream_job: str
     fold_job: str
+    not_folded: dict[str, str] = field(default_factory=dict)
 
     @property
     def loaded(self) -> int:
@@ -71,6 +81,7 @@ def read(stack: Stack) -> PathStatus:
         tables=tuple(_table(table) for table in tables.lake_tables(glue, stack.source)),
         stream_job=_job_state(glue, stack.names.stream_job),
         fold_job=_job_state(glue, stack.names.fold_job),
+        not_folded=_not_folded(stack),
     )
 
 
@@ -94,10 +105,57 @@ def shown(path: PathStatus, title: str = "the path") -> Table:
     return view
 
 
+def said(path: PathStatus) -> list[str]:
+    """For people, a sentence each: what is missing from which table and why, and what the cut waits for."""
+    sentences = []
+    for table in path.tables:
+        sentences += [f"hole in {table.table}: {hole}" for hole in table.holes]
+        sentences += [f"{table.table}: {snapshot}" for snapshot in table.snapshots]
+        if table.unmatched_deletes:
+            sentences.append(
+                f"{table.table}: {table.unmatched_deletes:,} deletes found no equal row: take a new snapshot "
+                f"(headrace holes resnapshot {table.table})"
+            )
+    sentences += [f"{table} is not folded: {why}" for table, why in path.not_folded.items()]
+    if path.frozen_by:
+        sentences.append(f"the cut stands still because of: {', '.join(path.frozen_by)}")
+    return sentences
+
+
 def _table(table: tables.LakeTable) -> TableStatus:
     totals = table.fold.totals
-    reasons = tuple(f"{hole.lane} ..{hole.last}: {hole.reason}" for hole in table.stream.holes)
-    return TableStatus(table.name, table.stream.totals.rows, totals.log_rows_taken, totals.base_rows, reasons)
+    waiting = ((number, state) for number, state in table.stream.snapshots.items() if not _taken(table, number))
+    return TableStatus(
+        table=table.name,
+        loaded=table.stream.totals.rows,
+        folded=totals.log_rows_taken,
+        base_rows=totals.base_rows,
+        holes=tuple(f"{hole.lane} ..{hole.last}: {hole.reason}" for hole in table.stream.holes),
+        snapshots=tuple(_snapshot(number, state) for number, state in sorted(waiting)),
+        unmatched_deletes=totals.unmatched_rows,
+    )
+
+
+def _not_folded(stack: Stack) -> dict[str, str]:
+    own = lake_parameters(stack.aws.client("glue"), stack.source)
+    failed = read_failing(stack.aws.client("dynamodb"), stack.names.dynamodb("tables"))
+    found = standing_of(stack.source, failed, own)
+    return {table.removeprefix(f"{stack.source}."): str(failing) for table, failing in sorted(found.items())}
+
+
+def _taken(table: tables.LakeTable, snapshot: int) -> bool:
+    return snapshot <= table.fold.activated_through
+
+
+def _snapshot(number: int, state: SnapshotState) -> str:
+    if state.void is not None:
+        return f"snapshot {number} is void: {state.void}"
+    if state.abandoned:
+        return f"snapshot {number} was abandoned by the agent"
+    if state.complete:
+        return f"snapshot {number} is complete, and waits for a fold"
+    groups = "its groups" if state.groups is None else f"{state.groups} groups"
+    return f"snapshot {number} is not complete: {len(state.ended)} of {groups} have ended"
 
 
 def _job_state(glue: Any, name: str) -> str:

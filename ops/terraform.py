@@ -25,6 +25,7 @@ PLUGINS_VARIABLE: Final = "HEADRACE_TERRAFORM_PLUGINS"
 
 _PROVIDER: Final = "registry.terraform.io/hashicorp/aws/5.*/*/terraform-provider-aws*"
 _SUFFIXES: Final = (".tf", ".json", ".tftpl", ".hcl")
+_QUERIES: Final = "queries"
 _VARIABLES: Final = "headrace.auto.tfvars.json"
 _LOCAL_BACKEND: Final = 'terraform {\n  backend "local" {}\n}\n'
 _CHANGES: Final = 2
@@ -85,6 +86,9 @@ class Terraform:
         for path in self.source.iterdir():
             if path.is_file() and path.suffix in _SUFFIXES and path.name != ".terraform.lock.hcl":
                 shutil.copy(path, self.folder / path.name)
+        shutil.rmtree(self.folder / _QUERIES, ignore_errors=True)
+        if (self.source / _QUERIES).is_dir():
+            shutil.copytree(self.source / _QUERIES, self.folder / _QUERIES)
         (self.folder / "backend_override.tf").write_text(_LOCAL_BACKEND)
         (self.folder / _VARIABLES).write_text(json.dumps(dict(self.variables), indent=1) + "\n")
         found = plugins()

@@ -3,44 +3,57 @@
 The source is read first, in one transaction, at a position; then the watermark is awaited there and the cut views are
 queried, so both sides speak of the same moment as long as nothing is written in between. A table that differs is looked
 at again before it is reported. Beside the rows, the history is counted: a position that is there twice is a duplicate.
+
+What the agent's configuration makes of a table is made of the source's rows here, too, by the same functions, so that
+the table is compared under its name in the lake, and hashes with hashes. What cannot be compared is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NamedTuple
 
 import psycopg
 from rich.console import Console
 from rich.table import Table
 
-from ops import tables
+from ops import origins, tables
 from ops.athena import Athena
+from ops.errors import QueryFailed
+from ops.origins import Disguise, Origin
 from ops.stack import Stack
 from ops.values import Unheld, Value, element_type, from_athena, from_source, may_be_unheld
 from ops.waiting import until
-from schemas.change_record import lake_table_name
+from producer import settings
+from producer.postgres.connection import quoted
+from schemas.change_record import RESERVED
 from schemas.position import format_lsn, parse_lsn
-from schemas.registry import Registry
 
-_SESSION: Final = (
-    "SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET TimeZone = 'UTC'; SET extra_float_digits = 1; "
-    "SET bytea_output = 'hex'"
-)
 _CAUGHT_UP_SECONDS: Final = 120.0
 _SHOWN: Final = 20
 _LOOKS: Final = 3
+_TEXT: Final = "string"
 
 Row = tuple[Value, ...]
 
 
 @dataclass(frozen=True)
-class SourceTable:
-    """Where a lake table comes from: the relation, and for each lake column its name in the source."""
+class Column:
+    """A column that is compared. source, lake: its names; None where the lake does not have it yet, as good as NULL.
 
-    relation: str
-    columns: Mapping[str, str]
+    kind: the Glue type by which values are read. disguise: what becomes of the source's text before.
+    """
+
+    source: str
+    lake: str | None
+    kind: str = _TEXT
+    disguise: Disguise | None = None
+
+    @property
+    def name(self) -> str:
+        return self.lake or self.source
 
 
 @dataclass(frozen=True)
@@ -54,51 +67,67 @@ class Difference:
 
 @dataclass(frozen=True)
 class TableResult:
+    """notes: how the table was compared, where not as it stands at the source. uncompared: what was not, and why."""
+
     table: str
-    source_rows: int
-    lake_rows: int
-    changes: int
-    duplicates: int
-    holes: int
+    source_rows: int = 0
+    lake_rows: int = 0
+    changes: int = 0
+    duplicates: int = 0
+    holes: int = 0
     differences: tuple[Difference, ...] = ()
     differing: int = 0
+    notes: tuple[str, ...] = ()
+    uncompared: tuple[str, ...] = ()
 
     @property
     def equal(self) -> bool:
-        return not self.differing and not self.duplicates and not self.holes
+        return not self.differing and not self.duplicates and not self.holes and not self.uncompared
+
+    @property
+    def verdict(self) -> str:
+        found = [
+            f"{self.differing} rows differ" if self.differing else "",
+            f"{self.duplicates} changes are there twice" if self.duplicates else "",
+            f"{self.holes} holes are open" if self.holes else "",
+            "not all is compared" if self.uncompared else "",
+        ]
+        return ", ".join(filter(None, found)) or "equal"
 
 
 @dataclass(frozen=True)
 class Verification:
     position: str
     tables: tuple[TableResult, ...]
-    missing: tuple[str, ...] = field(default=())
 
     @property
     def equal(self) -> bool:
-        return bool(self.tables) and not self.missing and all(table.equal for table in self.tables)
+        return bool(self.tables) and all(table.equal for table in self.tables)
 
 
 class Verifier:
-    """Compares one source with its lake."""
+    """Compares one source with its lake. settings: the agent's; beside its spool lies what its tables are called."""
 
-    def __init__(self, dsn: str, source: str, athena: Athena, glue: Any, registry: Registry) -> None:
-        self._dsn = dsn
-        self._source = source
+    def __init__(self, settings: settings.Settings, athena: Athena, glue: Any) -> None:
+        self._settings = settings
+        self._source = settings.source.name
         self._athena = athena
         self._glue = glue
-        self._registry = registry
 
     def run(self, only: Sequence[str] = ()) -> Verification:
-        """The comparison of all lake tables of the source, or of those named."""
-        found = [table for table in tables.lake_tables(self._glue, self._source) if not only or table.name in only]
-        missing = tuple(sorted(set(only) - {table.name for table in found}))
+        """The comparison of all tables that the lake or the agent's configuration has, or of those named."""
+        captured = origins.read(self._settings)
         position = self._await_position()
-        return Verification(position, tuple(self._table(table) for table in found), missing)
+        lake = self._lake()
+        wanted = sorted(only or {*lake, *captured})
+        return Verification(position, tuple(self._result(name, lake.get(name), captured.get(name)) for name in wanted))
+
+    def _lake(self) -> dict[str, tables.LakeTable]:
+        return {table.name: table for table in tables.lake_tables(self._glue, self._source)}
 
     def _await_position(self) -> str:
         """The last byte of the source's log as of now, once the watermark has reached it: every commit lies below."""
-        with psycopg.connect(self._dsn, autocommit=True) as connection:
+        with psycopg.connect(self._settings.source.dsn, autocommit=True) as connection:
             row = connection.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
         assert row is not None
         position = parse_lsn(str(row[0])) - 1  # the function names the byte that is written next
@@ -112,96 +141,61 @@ class Verifier:
         )
         return format_lsn(position)
 
-    def _table(self, table: tables.LakeTable) -> TableResult:
-        result = self._compare(table)
+    def _result(self, name: str, table: tables.LakeTable | None, origin: Origin | None) -> TableResult:
+        if table is None or origin is None or not origin.columns:
+            return TableResult(name, uncompared=(_why_not(table, origin),))
+        result = self._compare(table, origin)
         for _ in range(_LOOKS - 1):
-            if result.equal:
+            if not result.differing and not result.duplicates:
                 break
             self._await_position()
-            result = self._compare(table)
+            result = self._compare(self._lake()[name], origin)
         return result
 
-    def _compare(self, table: tables.LakeTable) -> TableResult:
-        origin = self._origin(table)
-        columns = [(name, kind) for name, kind in table.columns if name in origin.columns]
-        expected = self._source_rows(origin, columns)
-        actual = self._lake_rows(table.name, columns)
-        found = list(differences(table.name, table.key, [name for name, _ in columns], expected, actual))
-        changes, duplicates = self._history(table.name)
+    def _compare(self, table: tables.LakeTable, origin: Origin) -> TableResult:
+        columns, notes, uncompared = paired(table, origin)
+        names = [column.name for column in columns]
+        if lost := [name for name in table.key if name not in names]:
+            return TableResult(table.name, uncompared=(f"the source has no column for the key's {', '.join(lost)}",))
+        try:
+            found = compare(
+                table.name, table.key, names, self._source_rows(origin, columns), self._lake_rows(table.name, columns)
+            )
+            changes, duplicates = self._history(table.name)
+        except QueryFailed as error:
+            return TableResult(table.name, uncompared=(str(error),))
         return TableResult(
             table=table.name,
-            source_rows=len(expected),
-            lake_rows=len(actual),
+            source_rows=found.source_rows,
+            lake_rows=found.lake_rows,
             changes=changes,
             duplicates=duplicates,
             holes=len(table.stream.holes),
-            differences=tuple(found[:_SHOWN]),
-            differing=len(found),
+            differences=tuple(found.differences[:_SHOWN]),
+            differing=len(found.differences),
+            notes=notes,
+            uncompared=uncompared,
         )
 
-    def _origin(self, table: tables.LakeTable) -> SourceTable:
-        """The relation whose lake name this is, and its columns as they are now."""
-        latest = self._registry.latest(self._source, table.name)
-        if latest is None:
-            raise LookupError(f"{self._source}.{table.name}: no schema is registered")
-        names = {column.source_name: column.name for column in latest.schema.columns}
-        schema, relation = self._relation(table.name)
-        with psycopg.connect(self._dsn, autocommit=True) as connection:
-            found = connection.execute(
-                "SELECT attname FROM pg_attribute WHERE attrelid = (%s || '.' || %s)::regclass AND attnum > 0 "
-                "AND NOT attisdropped ORDER BY attnum",
-                (_quoted(schema), _quoted(relation)),
-            ).fetchall()
-        columns = {names[name]: name for (name,) in found if name in names}
-        return SourceTable(f"{_quoted(schema)}.{_quoted(relation)}", columns)
+    def _source_rows(self, origin: Origin, columns: Sequence[Column]) -> Iterator[Row]:
+        for row in origins.rows(self._settings.source.dsn, origin, [column.source for column in columns]):
+            yield tuple(_read_source(cell, column) for cell, column in zip(row, columns, strict=True))
 
-    def _relation(self, lake_name: str) -> tuple[str, str]:
-        with psycopg.connect(self._dsn, autocommit=True) as connection:
-            found = connection.execute(
-                "SELECT DISTINCT schemaname, tablename FROM pg_publication_tables ORDER BY 1, 2"
-            ).fetchall()
-        for schema, relation in found:
-            if lake_table_name(schema, relation) == lake_name:
-                return str(schema), str(relation)
-        raise LookupError(f"{self._source}.{lake_name}: no published table of the source has this name in the lake")
-
-    def _source_rows(self, origin: SourceTable, columns: Sequence[tuple[str, str]]) -> list[Row]:
-        listed = ", ".join(_quoted(origin.columns[name]) for name, _ in columns)
-        with psycopg.connect(self._dsn, autocommit=True) as connection:
-            connection.execute(_SESSION)
-            result = connection.pgconn.exec_(f"SELECT {listed} FROM {origin.relation}".encode())
-            if result.error_message:
-                raise LookupError(result.error_message.decode())
-            return [
-                tuple(_read_source(result.get_value(at, number), kind) for number, (_, kind) in enumerate(columns))
-                for at in range(result.ntuples)
-            ]
-
-    def _lake_rows(self, table: str, columns: Sequence[tuple[str, str]]) -> list[Row]:
-        shown = [
-            f"json_format(CAST({_quoted(name)} AS JSON))" if element_type(kind) else _quoted(name)
-            for name, kind in columns
-        ]
-        unheld = [name for name, kind in columns if may_be_unheld(kind)]
-        raws = [f"element_at(_raw, '{name}')" for name in unheld]
-        answer = self._athena.run(f'SELECT {", ".join((*shown, *raws))} FROM "{self._source}_cut".{_quoted(table)}')
-        width = len(columns)
-        rows = []
-        for row in answer.rows:
-            raw = dict(zip(unheld, row[width:], strict=True))
-            rows.append(
-                tuple(
-                    ("raw", raw[name]) if raw.get(name) is not None else from_athena(cell, kind)
-                    for cell, (name, kind) in zip(row[:width], columns, strict=True)
-                )
+    def _lake_rows(self, table: str, columns: Sequence[Column]) -> Iterator[Row]:
+        unheld = [column.name for column in columns if may_be_unheld(column.kind)]
+        listed = [*map(_shown, columns), *(f"element_at(_raw, '{name}')" for name in unheld)]
+        for row in self._athena.rows(f'SELECT {", ".join(listed)} FROM "{self._source}_cut".{quoted(table)}'):
+            raw = dict(zip(unheld, row[len(columns) :], strict=True))
+            yield tuple(
+                ("raw", raw[column.name]) if raw.get(column.name) is not None else from_athena(cell, column.kind)
+                for cell, column in zip(row[: len(columns)], columns, strict=True)
             )
-        return rows
 
     def _history(self, table: str) -> tuple[int, int]:
         """How many changes (no snapshot rows) the lake holds, and how many of them it holds twice."""
         answer = self._athena.run(
             "SELECT count(*), count(DISTINCT CAST(_era AS varchar) || '/' || CAST(_lsn AS varchar) || '/' || "
-            f'CAST(_idx AS varchar)) FROM "{self._source}_lake".{_quoted(table)} '
+            f'CAST(_idx AS varchar)) FROM "{self._source}_lake".{quoted(table)} '
             "WHERE _tier IN ('history', 'log') AND _op <> 'r'"
         )
         rows, distinct = (int(cell or 0) for cell in answer.rows[0])
@@ -210,8 +204,7 @@ class Verifier:
 
 def of(stack: Stack) -> Verifier:
     """The comparison of a stack's source with its lake."""
-    registry = Registry(stack.aws.client("dynamodb"), stack.names.dynamodb("schemas"))
-    return Verifier(stack.facts.dsn, stack.source, stack.athena(), stack.aws.client("glue"), registry)
+    return Verifier(settings.load(stack.agent_config), stack.athena(), stack.aws.client("glue"))
 
 
 def to_json(verification: Verification) -> dict[str, Any]:
@@ -219,39 +212,85 @@ def to_json(verification: Verification) -> dict[str, Any]:
 
 
 def show(verification: Verification, console: Console) -> None:
-    """One line a table, then every difference that was kept."""
+    """One line a table, then every difference that was kept, and what was not compared as it stands at the source."""
     view = Table(title=f"source and lake at {verification.position}", title_justify="left", show_edge=False)
     for name in ("table", "source rows", "lake rows", "changes", "twice", "holes", ""):
         view.add_column(name, justify="left" if name in ("table", "") else "right")
     for table in verification.tables:
         counts = (table.source_rows, table.lake_rows, table.changes, table.duplicates, table.holes)
-        verdict = "equal" if table.equal else f"{table.differing} rows differ"
-        view.add_row(table.table, *(f"{count:,}" for count in counts), verdict)
+        view.add_row(table.table, *(f"{count:,}" for count in counts), table.verdict)
     console.print(view)
     for table in verification.tables:
         for found in table.differences:
             console.print(f"{found.table}: {found.key}: {found.problem}", markup=False, soft_wrap=True)
-    for name in verification.missing:
-        console.print(f"{name}: no such table in the lake", markup=False)
+        for sentence in (*(f"not compared: {why}" for why in table.uncompared), *table.notes):
+            console.print(f"{table.table}: {sentence}", markup=False, soft_wrap=True)
 
 
-def differences(
-    table: str, key: Sequence[str], columns: Sequence[str], expected: Sequence[Row], actual: Sequence[Row]
-) -> list[Difference]:
-    """Rows that differ, by key; rows of a table without a key are compared as a whole, and as often as they occur."""
+def paired(table: tables.LakeTable, origin: Origin) -> tuple[list[Column], tuple[str, ...], tuple[str, ...]]:
+    """The columns to compare, how they are compared, and what cannot be. Pure."""
+    homes: dict[str, list[tuple[str, str]]] = {}
+    for name, kind in table.columns:
+        if name not in RESERVED:
+            homes.setdefault(table.origins.get(name, name), []).append((name, kind))
+    columns: list[Column] = []
+    notes, uncompared = [*origin.notes], []
+    for source in origin.columns:
+        disguise, known = origin.disguises.get(source), homes.pop(source, [])
+        if not known:
+            notes.append(f"column {source} is not in the lake yet, where it is compared as NULL")
+            columns.append(Column(source, None))
+        elif len(known) > 1:
+            uncompared.append(f"column {source}: its type has changed, and its values are in {_names(known)}")
+        else:
+            ((lake, kind),) = known
+            columns.append(Column(source, lake, kind if disguise is None else _TEXT, disguise))
+    for known in homes.values():
+        notes.append(f"{_names(known)} of the lake is not compared: it does not come from the source (any more)")
+    return columns, tuple(notes), tuple(uncompared)
+
+
+def _why_not(table: tables.LakeTable | None, origin: Origin | None) -> str:
+    if origin is None:
+        return "no such table" if table is None else "the agent captures no table into it: dropped, or not configured"
+    if not origin.columns:
+        return f"{origin.table} is not published: the agent's log and its /status say why"
+    return f"the lake does not have {origin.table} yet"
+
+
+class Compared(NamedTuple):
+    source_rows: int
+    lake_rows: int
+    differences: list[Difference]
+
+
+def compare(
+    table: str, key: Sequence[str], columns: Sequence[str], source: Iterable[Row], lake: Iterable[Row]
+) -> Compared:
+    """Rows that differ, by key; rows of a table without a key are compared as a whole, and as often as they occur.
+
+    Holds the source's rows; of the lake's only those that differ.
+    """
+    missing = Counter(source)
+    source_rows, lake_rows = missing.total(), 0
+    surplus = []
+    for row in lake:
+        lake_rows += 1
+        if missing[row] > 0:
+            missing[row] -= 1
+        else:
+            surplus.append(row)
     identity = [columns.index(name) for name in key] or list(range(len(columns)))
-    wanted, found = _grouped(expected, identity), _grouped(actual, identity)
+    wanted, found = _grouped(missing.elements(), identity), _grouped(surplus, identity)
     problems = []
     for name in sorted(wanted.keys() | found.keys(), key=repr):
-        left, right = wanted.get(name, []), found.get(name, [])
-        if left == right:
-            continue
         shown = ", ".join(f"{columns[at]}={value!r}" for at, value in zip(identity, name, strict=True))
-        problems.append(Difference(table, shown, _problem(columns, left, right)))
-    return problems
+        problem = _problem(columns, wanted.get(name, []), found.get(name, []))
+        problems.append(Difference(table, shown, problem))
+    return Compared(source_rows, lake_rows, problems)
 
 
-def _grouped(rows: Sequence[Row], identity: Sequence[int]) -> dict[Row, list[Row]]:
+def _grouped(rows: Iterable[Row], identity: Sequence[int]) -> dict[Row, list[Row]]:
     groups: dict[Row, list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[at] for at in identity), []).append(row)
@@ -260,7 +299,8 @@ def _grouped(rows: Sequence[Row], identity: Sequence[int]) -> dict[Row, list[Row
 
 def _problem(columns: Sequence[str], left: Sequence[Row], right: Sequence[Row]) -> str:
     if len(left) != len(right):
-        return f"{len(left)} in the source, {len(right)} in the lake"
+        more, less = ("source", "lake") if len(left) > len(right) else ("lake", "source")
+        return f"{abs(len(left) - len(right))} more in the {more} than in the {less}"
     unlike = [
         f"{name}: {mine!r:.80} in the source, {theirs!r:.80} in the lake"
         for one, other in zip(left, right, strict=True)
@@ -270,13 +310,23 @@ def _problem(columns: Sequence[str], left: Sequence[Row], right: Sequence[Row]) 
     return "; ".join(unlike)
 
 
-def _read_source(cell: bytes | None, kind: str) -> Value:
-    text = None if cell is None else cell.decode()
+def _shown(column: Column) -> str:
+    """What Athena is asked for."""
+    if column.lake is None:
+        return "CAST(NULL AS varchar)"
+    name = quoted(column.lake)
+    return f"json_format(CAST({name} AS JSON))" if element_type(column.kind) else name
+
+
+def _read_source(cell: bytes | None, column: Column) -> Value:
+    if cell is None:
+        return None
+    text = (cell if column.disguise is None else column.disguise(cell)).decode()
     try:
-        return from_source(text, kind)
-    except Unheld:
+        return from_source(text, column.kind)
+    except (Unheld, ValueError, ArithmeticError):  # also the text of another type than the lake's, which equals nothing
         return ("raw", text)
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
+def _names(known: Sequence[tuple[str, str]]) -> str:
+    return " and ".join(name for name, _ in known)

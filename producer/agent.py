@@ -5,26 +5,31 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from producer import failpoints
 from producer.blocks import Gatherer
+from producer.budget import Budget
+from producer.clouds import Clouds, unreachable
 from producer.control_lane import ControlLane
-from producer.era import Continuity, Lease, check_continues
-from producer.errors import ProducerError, SourceUnreachable
+from producer.era import Lease
+from producer.errors import ProducerError, Refused, SourceUnreachable, SpoolBroken
 from producer.health import HealthPage, Status
-from producer.intake import Intake
-from producer.kinesis import KinesisStream, StreamIdentity, Unanswered, check_same, client
+from producer.intake import UNHEARD_SECONDS, Intake
+from producer.intake_thread import IntakeThread
+from producer.kinesis import KinesisStream
+from producer.opening import Opening
 from producer.requests import Requests
+from producer.reserves import Reserves
 from producer.sender import S3Claims, Sender
-from producer.settings import Settings
-from producer.snapshots import OpenSnapshot, Snapshotter
-from producer.source import Source
+from producer.settings import Settings, check_reloadable
+from producer.snapshot_pieces import PieceWriter
+from producer.snapshots import Snapshotter
+from producer.source import EraSource, Source
 from producer.spool import DurableEnd, Spool
+from producer.supervisor import Supervisor
 from schemas.registry import Registry
 
 log = logging.getLogger(__name__)
@@ -33,67 +38,86 @@ STOP_SECONDS: Final = 15.0
 _RECONNECT_SECONDS: Final = (0.2, 0.5, 1.0, 2.0, 5.0)
 _LEASE_SECONDS: Final = 5.0
 _REQUEST_SECONDS: Final = 2.0
+_TABLES_SECONDS: Final = 15.0
 _STREAM_SECONDS: Final = 180.0
-
-
-@dataclass(frozen=True)
-class Clouds:
-    """The agent's AWS clients. `kinesis` does not retry by itself: the sender does, in order."""
-
-    kinesis: Any
-    kinesis_admin: Any
-    dynamodb: Any
-    s3: Any
-
-    @classmethod
-    def of(cls, settings: Settings) -> Clouds:
-        aws = settings.aws
-        return cls(
-            kinesis=client("kinesis", aws, retries=False),
-            kinesis_admin=client("kinesis", aws),
-            dynamodb=client("dynamodb", aws),
-            s3=client("s3", aws),
-        )
+_RESERVES_SECONDS: Final = 30.0
 
 
 class Agent:
     """One agent for one source. `run` returns when stopped, and raises what made it stop otherwise."""
 
-    def __init__(self, settings: Settings, source: Source, clouds: Clouds, *, new_era: bool = False) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        clouds: Clouds,
+        *,
+        new_era: bool = False,
+        prove_continuity: bool = False,
+        supervisor: Supervisor | None = None,
+        configured_anew: Callable[[], Settings] | None = None,
+    ) -> None:
+        """configured_anew: reads the configuration again, for `reload`."""
         self._settings = settings
+        self._configured_anew = configured_anew or (lambda: settings)
+        self._reload = threading.Event()
+        self._supervisor = supervisor or Supervisor()
         self._source = source
-        self._new_era = new_era
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._spool = Spool(settings.spool.path, settings.spool.max_bytes)
-        self._stream = KinesisStream(clouds.kinesis, settings.aws.stream)
-        self._admin = KinesisStream(clouds.kinesis_admin, settings.aws.stream)
         name, prefix = settings.source.name, settings.aws.dynamodb_prefix
         sources = f"{prefix}-sources"
-        self._lease = Lease(clouds.dynamodb, sources, name, self._spool.meta("spool") or "")
+        self._lease = Lease(clouds.dynamodb, sources, name, self._spool.meta("spool") or "", self._spool.line)
+        self._opening = Opening(
+            name,
+            self._spool,
+            source,
+            KinesisStream(clouds.kinesis_admin, settings.aws.stream),
+            self._lease,
+            new_era=new_era,
+            prove_continuity=prove_continuity,
+        )
         self._control = ControlLane(name, self._spool)
         registry = Registry(clouds.dynamodb, f"{prefix}-schemas")
         claims = S3Claims(clouds.s3, settings.aws.claims)
-        self._sender = Sender(name, self._spool, self._stream, registry, claims, self._control)
+        self._sender = Sender(
+            name,
+            self._spool,
+            KinesisStream(clouds.kinesis, settings.aws.stream),
+            registry,
+            claims,
+            self._control,
+            priority=source.priority,
+            max_bytes_per_second=settings.aws.max_bytes_per_second,
+            speaks=self._lease.speaks,
+        )
         self._requests: Callable[[Snapshotter], Requests] = lambda snapshots: Requests(
             clouds.dynamodb, sources, name, self._spool, snapshots
         )
         self._intake: Intake | None = None
         self._snapshotter: Snapshotter | None = None
+        self._reserves = Reserves(settings.spool.max_bytes, settings.spool.min_outage_seconds)
+        self._incomplete: set[str] = set()
         self._era = 0
         self._trouble: str | None = None
-        self._moved_at = time.time()
 
     def stop(self) -> None:
         """Ask for an orderly end: what was captured is spooled, what was not sent stays in the spool."""
         self._stop.set()
 
+    def reload(self) -> None:
+        """Ask that the configuration be read again and hold from the next transaction on."""
+        self._reload.set()
+
     def run(self) -> None:
         health = self._serve_health()
+        self._supervisor.ready()
         try:
             self._patiently(self._open_era)
             threads = self._start_stages()
             self._capture_until_stopped()
+            self._supervisor.stopping()
             self._stop.set()
             deadline = time.monotonic() + STOP_SECONDS
             for thread in threads:
@@ -104,6 +128,8 @@ class Agent:
                 self._lease.release()
             if health is not None:
                 health.close()
+            with suppress(SpoolBroken):  # nothing is lost by that
+                self._spool.checkpoint()
         if self._failure is not None:
             raise self._failure
         log.info("stopped", extra={"pending_blocks": self._spool.totals().pending_blocks})
@@ -121,70 +147,36 @@ class Agent:
                     raise
                 self._trouble = str(error)
             except Exception as error:
-                if not _unreachable(error):
+                if not unreachable(error):
                     raise
                 self._trouble = f"AWS cannot be reached: {error}"
             log.warning("waiting", extra={"cause": self._trouble})
+            self._supervisor.alive(self._trouble)
             if self._stop.wait(wait):
                 return
 
     def _open_era(self) -> None:
-        """Settle which era this is, and see that spool, source and stream continue it."""
-        stream = self._admin.identity()
-        known_era = int(self._spool.meta("era") or 0)
-        held = self._lease.claim(known_era, self._new_era)
-        self._new_era = False
-        self._source.check()
-        if held.era > known_era:
-            self._spool.open_era(held.era, None, stream=str(stream))
-            log.info("era opened", extra={"era": held.era})
-        if self._spool.durable_end() is None:
-            self._begin_era(held.era, stream)
-        else:
-            self._continue_era(stream)
-        self._era = held.era
+        self._era = self._opening.open()
         self._trouble = None
-
-    def _begin_era(self, era: int, stream: StreamIdentity) -> None:
-        """Start from wherever the slot stands: the snapshots of this era hold everything before it."""
-        self._source.prepare()
-        failpoints.reach("slot.created")
-        found = self._source.find()
-        flushed = found.slot_flushed or 0
-        at = time.time_ns() // 1000
-        self._spool.open_era(
-            era,
-            DurableEnd(era, flushed - 1, flushed, at),
-            stream=str(stream),
-            system_id=found.system_id,
-            timeline=str(found.timeline),
-        )
-
-    def _continue_era(self, stream: StreamIdentity) -> None:
-        check_same(self._spool.meta("stream"), stream)
-        self._check_source(self._spool.durable_end())
-        self._source.prepare()
-
-    def _check_source(self, end: DurableEnd | None) -> None:
-        known = Continuity(
-            system_id=self._spool.meta("system_id") or "",
-            timeline=int(self._spool.meta("timeline") or 0),
-            flushed=end.flushed if end is not None else 0,
-        )
-        check_continues(known, self._source.find())
 
     # ---- the stages
 
     def _start_stages(self) -> list[threading.Thread]:
         if self._stop.is_set():
             return []
+        snapshot = self._settings.snapshot
         snapshotter = Snapshotter(
-            self._settings.source.name,
             self._era,
             self._spool,
             self._control,
-            _EraSource(self._source, self._era),
-            self._settings.spool.block_bytes,
+            EraSource(self._source, self._era),
+            snapshot,
+            PieceWriter(
+                self._settings.source.name,
+                self._spool,
+                self._settings.spool.block_bytes,
+                Budget(snapshot.max_rows_per_second),
+            ),
         )
         self._snapshotter = snapshotter
         requests = self._requests(snapshotter)
@@ -193,8 +185,28 @@ class Agent:
             self._stage("snapshots", snapshotter.run),
             self._stage("lease", self._regularly(_LEASE_SECONDS, self._lease.renew)),
             self._stage("requests", self._regularly(_REQUEST_SECONDS, requests.answer_all)),
-            self._stage("stream", self._regularly(_STREAM_SECONDS, self._check_stream)),
+            self._stage("tables", self._regularly(_TABLES_SECONDS, lambda: self._follow(snapshotter))),
+            self._stage("stream", self._regularly(_STREAM_SECONDS, self._opening.check_stream)),
+            self._stage("reserves", self._regularly(_RESERVES_SECONDS, self._note_reserves)),
+            *self._heart(),
         ]
+
+    def _follow(self, snapshotter: Snapshotter) -> None:
+        self._incomplete |= set(self._source.follow())
+        for table in sorted(self._incomplete):
+            snapshotter.request(table)
+            self._incomplete.discard(table)
+
+    def _heart(self) -> list[threading.Thread]:
+        seconds = self._settings.source.heartbeat_seconds
+        return [] if seconds is None else [self._stage("heartbeat", self._regularly(seconds, self._source.beat))]
+
+    def _note_reserves(self) -> None:
+        totals = self._spool.totals()
+        before = self._reserves.now.warnings
+        now = self._reserves.note(time.monotonic(), totals.spooled_bytes, totals.pending_bytes, self._source.reserve())
+        for warning in set(now.warnings) - set(before):
+            log.warning("little is left", extra={"cause": warning})
 
     def _stage(self, name: str, run: Callable[[threading.Event], None]) -> threading.Thread:
         def guarded() -> None:
@@ -210,21 +222,18 @@ class Agent:
         return thread
 
     def _regularly(self, seconds: float, work: Callable[[], object]) -> Callable[[threading.Event], None]:
-        """A stage that works every so often; an outage of AWS only makes it try again."""
+        """A stage that works every so often; an outage of AWS or of the source only makes it try again."""
 
         def run(stop: threading.Event) -> None:
             while not stop.wait(seconds):
                 try:
                     work()
                 except Exception as error:
-                    if not _unreachable(error):
+                    if not isinstance(error, SourceUnreachable) and not unreachable(error):
                         raise
-                    log.warning("AWS cannot be reached", extra={"cause": str(error)})
+                    log.warning("not now", extra={"cause": str(error)})
 
         return run
-
-    def _check_stream(self) -> None:
-        check_same(self._spool.meta("stream"), self._admin.identity())
 
     # ---- capture
 
@@ -232,12 +241,32 @@ class Agent:
         waits = _waits()
         while not self._stop.is_set():
             try:
+                if self._reload.is_set():
+                    self._reconfigure()
                 self._capture()
                 waits = _waits()
             except SourceUnreachable as error:
                 self._trouble = str(error)
                 log.warning("the source cannot be reached", extra={"cause": str(error)})
+                self._supervisor.alive(self._trouble)
                 self._stop.wait(next(waits))
+
+    def _reconfigure(self) -> None:
+        """Take over what may change while the agent runs; a configuration that is refused changes nothing.
+
+        Between two connections, so between two transactions: one that was under way is sent again from its begin.
+        """
+        self._supervisor.reloading()
+        try:
+            anew = self._configured_anew()
+            check_reloadable(self._settings, anew)
+            self._source.reconfigure(anew)
+            self._settings = anew
+            log.info("configuration reloaded", extra={"tables": list(self._source.tables())})
+        except Refused as error:
+            log.error("the new configuration is refused, the one before stays", extra={"cause": str(error)})
+        self._reload.clear()
+        self._supervisor.ready()
 
     def _capture(self) -> None:
         """One connection's worth. What was gathered of whole transactions is spooled however it ends."""
@@ -247,11 +276,13 @@ class Agent:
         end = self._spool.durable_end()
         if end is None:
             raise AssertionError("capture started before the era was open")
-        self._check_source(end)
+        found = self._opening.check_source(end)
+        if self._sender.damaged.is_set():
+            end = self._mend(found.slot_flushed or 0) or end
         capture = self._source.capture(self._era, end.lsn)
         captured = self._intake.captured if self._intake is not None else 0
         gatherer = Gatherer(self._settings.source.name, self._settings.spool.block_bytes, self._spool.ends(self._era))
-        intake = self._intake = Intake(
+        self._intake = Intake(
             spool=self._spool,
             gatherer=gatherer,
             end=end,
@@ -262,21 +293,40 @@ class Agent:
         )
         self._trouble = None
         log.info("capturing", extra={"era": self._era, "after_lsn": end.lsn})
+        taking = IntakeThread(self._intake)
         try:
-            while not self._stop.is_set():
+            while not self._interrupted():
                 self._wait_for_room()
-                intake.take(capture.poll(intake.due_in()))
-                intake.flush_if_due()
+                self._supervisor.alive(self._trouble)
+                taking.give(capture.poll(UNHEARD_SECONDS))
         finally:
             try:
-                intake.flush()
+                taking.close()
             finally:
                 capture.close()
 
+    def _interrupted(self) -> bool:
+        """Whether this connection has to end, though it is sound."""
+        return self._stop.is_set() or self._reload.is_set() or self._sender.damaged.is_set()
+
+    def _mend(self, confirmed: int) -> DurableEnd | None:
+        """Damaged blocks are captured again where the source still has them, or declared to the lake as lost.
+
+        The capture is between two connections and the sender waits. Returns the spool's end where it moved back.
+        """
+        again = self._spool.give_back_damaged(confirmed)
+        lost = self._spool.declare_damaged(self._settings.source.name)
+        for table in lost.tables:
+            if self._snapshotter is not None and table in self._source.tables():
+                self._snapshotter.request(table)
+        self._sender.mended()
+        return self._spool.durable_end() if again else None
+
     def _wait_for_room(self) -> None:
         """Capture pauses while the spool is full; the source keeps what follows."""
-        while self._spool.full() and not self._stop.is_set():
+        while self._spool.full() and not self._interrupted():
             self._trouble = "the spool is full: capture waits until Kinesis has accepted some of it"
+            self._supervisor.alive(self._trouble)
             self._stop.wait(0.05)
             if not self._spool.full():
                 self._trouble = None
@@ -296,7 +346,8 @@ class Agent:
         totals = self._spool.totals()
         intake, last = self._intake, self._control.last
         durable = self._spool.durable_end()
-        trouble = self._trouble or self._sender.trouble
+        snapshots, reserve, remarks = self._snapshotter, self._reserves.now, self._source.remarks()
+        trouble = self._trouble or self._sender.trouble or (snapshots.trouble if snapshots is not None else None)
         accepted_at = last.committed_at if last is not None else None
         return Status(
             source=self._settings.source.name,
@@ -314,26 +365,27 @@ class Agent:
             pending_blocks=totals.pending_blocks,
             pending_bytes=totals.pending_bytes,
             spool_bytes=totals.spool_bytes,
+            refetched_blocks=totals.refetched_blocks,
+            lost_blocks=totals.lost_blocks,
             lag_seconds=max(0.0, (datetime.now(UTC) - accepted_at).total_seconds()) if accepted_at else 0.0,
-            snapshot=self._snapshotter.running if self._snapshotter is not None else None,
+            spool_outage_seconds=reserve.spool_seconds,
+            slot_wal_status=reserve.slot.status if reserve.slot is not None else None,
+            slot_held_bytes=reserve.slot.held_bytes if reserve.slot is not None else None,
+            slot_safe_bytes=reserve.slot.safe_bytes if reserve.slot is not None else None,
+            slot_outage_seconds=reserve.slot_seconds,
+            warnings=(*reserve.warnings, *remarks.warnings, *_of_losses(totals.lost_blocks)),
+            logical_messages=remarks.logical_messages,
+            snapshots=self._snapshotter.progress() if self._snapshotter is not None else [],
         )
 
 
-@dataclass(frozen=True)
-class _EraSource:
-    """The source, as the snapshots of one era see it."""
-
-    source: Source
-    era: int
-
-    def tables(self) -> Sequence[str]:
-        return self.source.tables()
-
-    def current_lsn(self) -> int:
-        return self.source.current_lsn()
-
-    def open(self, table: str) -> AbstractContextManager[OpenSnapshot]:
-        return self.source.open(table, self.era)
+def _of_losses(blocks: int) -> list[str]:
+    if not blocks:
+        return []
+    return [
+        f"{blocks} blocks of the spool were damaged, and the source has forgotten them: the lake has a hole for each"
+        " (`headrace holes list`), which a snapshot closes. See to the disk"
+    ]
 
 
 def _waits() -> Any:
@@ -341,12 +393,3 @@ def _waits() -> Any:
     yield from _RECONNECT_SECONDS
     while True:
         yield _RECONNECT_SECONDS[-1]
-
-
-def _unreachable(error: Exception) -> bool:
-    """Whether AWS did not answer, or not now; a refusal for good is not that."""
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    if isinstance(error, Unanswered | BotoCoreError | OSError):
-        return True
-    return isinstance(error, ClientError) and error.response["ResponseMetadata"]["HTTPStatusCode"] >= 500

@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, TypeAlias
 
-from producer.change import Change, Rejected
+import numpy as np
+
+from producer.change import Change, Rejected, Run
 from schemas import block as wire
 from schemas.block import NO_SCHEMA, Kind
 from schemas.change_record import TableSchema
@@ -32,7 +34,7 @@ class Lane:
         return f"{self.table}/{self.name}"
 
 
-Item: TypeAlias = Change | Rejected
+Item: TypeAlias = Change | Run | Rejected
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +74,56 @@ class Packer:
 
     def pack(self, items: Sequence[Item], now: datetime) -> list[PackedBlock]:
         """All items, in order, as blocks that continue the lane."""
-        return [block for run in _runs(items, self.raw_bytes) for block in self._pack(run, now)]
+        blocks: list[PackedBlock] = []
+        for one in _together(items):
+            if isinstance(one, Rejected):
+                reject = encode_reject(Reject(op=one.op, key=one.key_text, reason=one.reason, raw=one.raw))
+                blocks.append(self._reject(one, reject, now))
+                continue
+            first = 0
+            while first < one.count:
+                last = _cut(one, first, self.raw_bytes)
+                blocks += self._pack(one.part(first, last), now)
+                first = last
+        return blocks
 
-    def _pack(self, run: Sequence[Item], now: datetime) -> list[PackedBlock]:
-        datums = b"".join([_datum(item) for item in run])
-        head = run[0]
-        kind = Kind.REJECT if isinstance(head, Rejected) else self._kind
-        fingerprint = NO_SCHEMA if isinstance(head, Rejected) else self._fingerprint(head.schema)
-        first, last = run[0].position, run[-1].position
+    def _pack(self, run: Run, now: datetime) -> list[PackedBlock]:
+        fingerprint = self._fingerprint(run.schema)
+        first, last = run.position(0), run.position(-1)
+        data = self._data(self._kind, fingerprint, first, last, run.count, run.datums, now)
+        self._ratio += (len(data) / max(1, len(run.datums)) - self._ratio) / 4
+        if len(data) > RECORD_LIMIT_BYTES and run.count > 1:
+            middle = run.count // 2
+            return self._pack(run.part(0, middle), now) + self._pack(run.part(middle, run.count), now)
+        at = int(run.times[0])
+        packed = PackedBlock(self._lane, self._kind, fingerprint, self.last, first, last, at, run.count, data)
+        self.last = last
+        return [packed]
+
+    def _reject(self, item: Rejected, datum: bytes, now: datetime) -> PackedBlock:
+        at = item.position
+        data = self._data(Kind.REJECT, NO_SCHEMA, at, at, 1, datum, now)
+        packed = PackedBlock(self._lane, Kind.REJECT, NO_SCHEMA, self.last, at, at, item.committed_at, 1, data)
+        self.last = at
+        return packed
+
+    def _data(
+        self, kind: Kind, schema: bytes, first: Position, last: Position, count: int, datums: bytes, now: datetime
+    ) -> bytes:
         block = wire.build(
             kind,
             self._source,
             self._lane.table,
             self._lane.name,
-            schema=fingerprint,
+            schema=schema,
             prev=self.last,
             first=first,
             last=last,
-            count=len(run),
+            count=count,
             created_at=now,
             datums=datums,
         )
-        data = wire.encode(block)
-        self._ratio += (len(data) / max(1, len(datums)) - self._ratio) / 4
-        if len(data) > RECORD_LIMIT_BYTES and len(run) > 1:
-            middle = len(run) // 2
-            return self._pack(run[:middle], now) + self._pack(run[middle:], now)
-        packed = PackedBlock(self._lane, kind, fingerprint, self.last, first, last, run[0].committed_at, len(run), data)
-        self.last = last
-        return [packed]
+        return wire.encode(block)
 
     def _fingerprint(self, schema: TableSchema) -> bytes:
         if self._schema is None or self._schema[0] is not schema:
@@ -108,30 +131,72 @@ class Packer:
         return self._schema[1]
 
 
-def _runs(items: Sequence[Item], raw_bytes: int) -> Iterator[Sequence[Item]]:
-    """Consecutive changes of one schema, up to raw_bytes; every reject alone."""
-    start, size = 0, 0
+def _together(items: Sequence[Item]) -> Iterator[Run | Rejected]:
+    """Consecutive changes of one schema in one piece; every reject alone."""
+    start = 0
     for at, item in enumerate(items):
-        if at > start and (size >= raw_bytes or not _alike(items[start], item)):
-            yield items[start:at]
-            start, size = at, 0
-        size += _size(item)
+        if isinstance(item, Rejected):
+            if start < at:
+                yield _joined(items[start:at])
+            yield item
+            start = at + 1
+        elif at > start and items[start].schema is not item.schema:
+            yield _joined(items[start:at])
+            start = at
     if start < len(items):
-        yield items[start:]
+        yield _joined(items[start:])
 
 
-def _alike(one: Item, other: Item) -> bool:
-    return isinstance(one, Change) and isinstance(other, Change) and one.schema is other.schema
+def _joined(items: Sequence[Item]) -> Run:
+    runs = list(_runs(items))
+    if len(runs) == 1:
+        return runs[0]
+    sizes = np.cumsum([0, *(len(run.datums) for run in runs)])
+    return Run(
+        runs[0].table,
+        runs[0].schema,
+        runs[0].era,
+        np.concatenate([run.lsns for run in runs]),
+        np.concatenate([run.idxs for run in runs]),
+        np.concatenate([run.times for run in runs]),
+        np.concatenate([run.ends + size for run, size in zip(runs, sizes[:-1], strict=True)]),
+        b"".join([run.datums for run in runs]),
+        None,
+    )
 
 
-def _datum(item: Item) -> bytes:
+def _runs(items: Sequence[Item]) -> Iterator[Run]:
+    """The same, with changes that came one by one gathered in runs as well."""
+    single: list[Change] = []
+    for item in items:
+        if isinstance(item, Change):
+            single.append(item)
+            continue
+        if single:
+            yield Run.of(single)
+            single = []
+        if isinstance(item, Run):
+            yield item
+    if single:
+        yield Run.of(single)
+
+
+def _cut(run: Run, first: int, raw_bytes: int) -> int:
+    """Where a block that begins with change `first` ends: with the change that fills it."""
+    start = int(run.ends[first - 1]) if first else 0
+    return min(run.count, int(np.searchsorted(run.ends, start + raw_bytes)) + 1)
+
+
+def rows_of(item: Item) -> int:
+    """How many changes an item is."""
+    return item.count if isinstance(item, Run) else 1
+
+
+def size_of(item: Item) -> int:
+    """Its bytes before they are compressed."""
     if isinstance(item, Change):
-        return item.datum
-    return encode_reject(Reject(op=item.op, key=item.key_text, reason=item.reason, raw=item.raw))
-
-
-def _size(item: Item) -> int:
-    return len(item.datum) if isinstance(item, Change) else len(item.raw or b"")
+        return len(item.datum)
+    return len(item.datums) if isinstance(item, Run) else len(item.raw or b"")
 
 
 @dataclass
@@ -145,7 +210,7 @@ class _Buffer:
         blocks = self.packer.pack(self.items[:count], now) if count else []
         del self.items[:count]
         self.whole = max(0, self.whole - count)
-        self.raw_bytes = sum(map(_size, self.items))
+        self.raw_bytes = sum(map(size_of, self.items))
         return blocks
 
 
@@ -171,7 +236,7 @@ class Gatherer:
             packer = Packer(self._source, lane, Kind.DATA, self._block_bytes, self._ends.get(lane))
             buffer = self._buffers[lane] = _Buffer(packer)
         buffer.items.append(item)
-        buffer.raw_bytes += _size(item)
+        buffer.raw_bytes += size_of(item)
         self._touched.add(lane)
         self.changes += 1
         if buffer.raw_bytes >= buffer.packer.raw_bytes:

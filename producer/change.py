@@ -1,15 +1,24 @@
 """What the capture hands on: the seam between reading a source and everything behind it.
 
 A source yields events in commit order: `Begin`, then the transaction's `Change`s and `Rejected`s by rising `idx`, then
-`Commit`; a `Keepalive` stands between transactions. Snapshots yield `Change`s and `Rejected`s only.
+`Commit`; a `Keepalive` stands between transactions. Where many come together, `Run`s hold changes of several
+transactions: table by table, in order within each, and the `Commit` of the last says that all before it are whole.
+Snapshots yield `Change`s, `Run`s and `Rejected`s only.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple, TypeAlias
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
 
 from schemas.change_record import TableSchema
 from schemas.position import Position
+
+Array: TypeAlias = npt.NDArray[Any]
 
 # NamedTuples where other modules have frozen dataclasses: one is made for every change, at a third of the cost.
 
@@ -39,6 +48,84 @@ class Change(NamedTuple):
     position: Position
     committed_at: int
     datum: bytes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Run:
+    """Many changes of one table, in order, in one piece; of one transaction or of several whole ones.
+
+    datums: their Avro datums of schema.to_avro(), concatenated; ends: where each ends in it.
+    lsns, idxs, times: of each change its position in `era`, and when it committed (microseconds since 1970, UTC).
+    hashes: CRC-32 of each change's key, as Change.key has it; None where the table has no key or only one lane.
+    """
+
+    table: str
+    schema: TableSchema
+    era: int
+    lsns: Array
+    idxs: Array
+    times: Array
+    ends: Array
+    datums: bytes
+    hashes: Array | None
+
+    @classmethod
+    def of(cls, changes: Sequence[Change]) -> Run:
+        """Changes of one table and schema, as a run; the hashes are left out."""
+        head, positions = changes[0], [change.position for change in changes]
+        return cls(
+            head.table,
+            head.schema,
+            head.position.era,
+            np.array([position.lsn for position in positions], np.int64),
+            np.array([position.idx for position in positions], np.int64),
+            np.array([change.committed_at for change in changes], np.int64),
+            np.cumsum([len(change.datum) for change in changes]),
+            b"".join([change.datum for change in changes]),
+            None,
+        )
+
+    @property
+    def count(self) -> int:
+        return len(self.ends)
+
+    def position(self, at: int) -> Position:
+        return Position(self.era, int(self.lsns[at]), int(self.idxs[at]))
+
+    def part(self, first: int, last: int) -> Run:
+        """The changes from `first` up to, without, `last`."""
+        if first == 0 and last == self.count:
+            return self
+        start = int(self.ends[first - 1]) if first else 0
+        rows = slice(first, last)
+        return Run(
+            self.table,
+            self.schema,
+            self.era,
+            self.lsns[rows],
+            self.idxs[rows],
+            self.times[rows],
+            self.ends[rows] - start,
+            self.datums[start : int(self.ends[last - 1])],
+            None if self.hashes is None else self.hashes[rows],
+        )
+
+    def chosen(self, rows: Array) -> Run:
+        """The changes of rising numbers."""
+        ends = self.ends[rows]
+        starts = np.where(rows > 0, self.ends[rows - 1], 0)
+        spans = zip(starts.tolist(), ends.tolist(), strict=True)
+        return Run(
+            self.table,
+            self.schema,
+            self.era,
+            self.lsns[rows],
+            self.idxs[rows],
+            self.times[rows],
+            np.cumsum(ends - starts),
+            b"".join([self.datums[start:end] for start, end in spans]),
+            None if self.hashes is None else self.hashes[rows],
+        )
 
 
 class Rejected(NamedTuple):
@@ -74,4 +161,4 @@ class Keepalive(NamedTuple):
     lsn: int
 
 
-Event: TypeAlias = Begin | Change | Rejected | Commit | Keepalive
+Event: TypeAlias = Begin | Change | Run | Rejected | Commit | Keepalive

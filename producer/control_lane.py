@@ -35,6 +35,7 @@ class ControlLane:
         self._looked_at = float("-inf")
         self._taken: Progress | None = None
         self._sent_at = float("-inf")
+        self._taken_writes = self._told_writes = -1
         self._changed = threading.Condition()
         self.last: Progress | None = None
 
@@ -43,6 +44,10 @@ class ControlLane:
         if now - self._looked_at < LOOK_SECONDS:
             return None
         self._looked_at = now
+        writes = self._spool.writes
+        if writes == self._told_writes and now - self._sent_at < self._cadence.idle_seconds:
+            return None  # nothing can have moved
+        self._taken_writes = writes
         record = watermark.progress(self._spool.view())
         if record is None or not self._cadence.due(self.last, now - self._sent_at, record):
             return None
@@ -51,7 +56,7 @@ class ControlLane:
 
     def accepted(self) -> None:
         with self._changed:
-            self.last, self._sent_at = self._taken, self._clock()
+            self.last, self._sent_at, self._told_writes = self._taken, self._clock(), self._taken_writes
             self._changed.notify_all()
 
     def wait_announced(self, snapshot: int, seconds: float) -> bool:

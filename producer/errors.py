@@ -4,11 +4,14 @@ ProducerError                 1  unforeseen
 ├── ConfigurationRefused      2  the configuration is wrong: all problems at once; mend the file
 ├── SourceRefused             3  the source is not ready: all problems at once, each with the statement that mends it
 ├── SourceUnreachable         4  connection lost or refused: try again with backoff
+│   └── TextNeeded               the same, with values as text from then on
 ├── SourceProtocolBroken      5  the source said what cannot be understood: stop, nothing was passed over
 ├── ContinuityBroken          6  the source no longer continues what the spool holds: a new era, by the operator
 ├── AnotherAgent              7  another agent holds the lease of this source: stop
 ├── StreamRefused             8  the Kinesis stream is missing or was changed in a way that breaks the order: stop
-└── SpoolBroken               9  the spool cannot be read or written: stop before anything is confirmed
+├── SpoolBroken               9  the spool cannot be read or written: stop before anything is confirmed
+│   └── SpoolDamaged             a block is not what was written: it is captured again, or declared lost
+└── SnapshotVoid              -  a snapshot's groups fit together no more: it is taken anew, nothing stops
 """
 
 from __future__ import annotations
@@ -44,6 +47,10 @@ class SourceUnreachable(ProducerError):
     exit_code = 4
 
 
+class TextNeeded(SourceUnreachable):
+    """The stream has to begin again behind the last durable commit, with values as text."""
+
+
 class SourceProtocolBroken(ProducerError):
     exit_code = 5
 
@@ -62,3 +69,11 @@ class StreamRefused(ProducerError):
 
 class SpoolBroken(ProducerError):
     exit_code = 9
+
+
+class SpoolDamaged(SpoolBroken):
+    """A block is not what was written. It is never sent."""
+
+
+class SnapshotVoid(ProducerError):
+    pass

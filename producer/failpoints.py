@@ -16,6 +16,7 @@ NAMES: Final = (
     "sender.accepted",  # the spool knows
     "era.claimed",  # the era is raised, the slot may be missing
     "slot.created",  # the slot is there, the spool does not know
+    "snapshot.cut",  # a snapshot's groups are fixed
     "snapshot.announced",  # the announcement was accepted
     "snapshot.rows",  # some of a group's blocks are spooled
     "snapshot.ended",  # the group's end is spooled

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from threading import Lock
 
-from producer.kinesis import Record, Unanswered
+from producer.kinesis import Put, Record, Unanswered
 
 
 class Outcome(StrEnum):
@@ -19,6 +19,9 @@ class Outcome(StrEnum):
     LOSE_SOME = "lose the answer of some"  # half was written
 
 
+THROTTLED = "ProvisionedThroughputExceededException"
+
+
 class FakeStream:
     """Records in the order of acceptance. `fate` is asked for the outcome of every request, by its number from 0."""
 
@@ -28,7 +31,7 @@ class FakeStream:
         self._fate = fate
         self._lock = Lock()
 
-    def put(self, records: Sequence[Record]) -> list[str | None]:
+    def put(self, records: Sequence[Record]) -> list[Put]:
         with self._lock:
             outcome = self._fate(len(self.requests))
             self.requests.append(list(records))
@@ -38,7 +41,13 @@ class FakeStream:
             self.records += [record for record, take in zip(records, taken, strict=True) if take]
             if outcome in (Outcome.LOSE_ANSWER, Outcome.LOSE_SOME):
                 raise Unanswered("connection reset while reading the answer")
-            return [None if take else "ProvisionedThroughputExceededException" for take in taken]
+            return [
+                Put(shard=self.shard_of(r)) if take else Put(THROTTLED) for r, take in zip(records, taken, strict=True)
+            ]
+
+    def shard_of(self, record: Record) -> str | None:
+        """The shard that an acceptance names; none here, so that each lane stands alone."""
+        return None
 
     def _takes(self, at: int, outcome: Outcome) -> bool:
         return outcome in (Outcome.ACCEPT, Outcome.LOSE_ANSWER) or (at + len(self.requests)) % 2 == 0

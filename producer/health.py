@@ -9,10 +9,18 @@ from dataclasses import asdict, dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from producer.snapshots import SnapshotProgress
+
 
 @dataclass(frozen=True)
 class Status:
-    """What the agent says of itself. LSNs are numbers; seconds are measured at the source's commit times."""
+    """What the agent says of itself. LSNs are numbers; seconds are measured at the source's commit times.
+
+    spool_outage_seconds, slot_outage_seconds: how long spool and slot hold out at the pace of the last hour, None where
+    nothing is known or nothing bounds them. warnings: what will become trouble, or troubles single tables.
+    refetched_blocks, lost_blocks: of the spool, found damaged; captured again, or declared to the lake as a hole.
+    logical_messages: what the source's applications wrote to its log beside changes, and was passed over.
+    """
 
     source: str
     era: int
@@ -30,17 +38,35 @@ class Status:
     pending_bytes: int
     spool_bytes: int
     lag_seconds: float
-    snapshot: str | None
+    snapshots: list[SnapshotProgress]
+    spool_outage_seconds: float | None = None
+    slot_wal_status: str | None = None
+    slot_held_bytes: int | None = None
+    slot_safe_bytes: int | None = None
+    slot_outage_seconds: float | None = None
+    warnings: tuple[str, ...] = ()
+    logical_messages: int = 0
+    refetched_blocks: int = 0
+    lost_blocks: int = 0
 
 
 def metrics(status: Status) -> str:
     """The numbers of a status as Prometheus text."""
     lines = []
-    for name, value in asdict(status).items():
+    for name, value in {**asdict(status), "warnings": len(status.warnings)}.items():
         if isinstance(value, int | float):
-            kind = "counter" if name.endswith(("_changes", "_blocks")) and not name.startswith("pending") else "gauge"
+            kind = (
+                "counter"
+                if name.endswith(("_changes", "_blocks", "_messages")) and not name.startswith("pending")
+                else "gauge"
+            )
             lines.append(f"# TYPE headrace_agent_{name} {kind}")
             lines.append(f'headrace_agent_{name}{{source="{status.source}"}} {float(value):g}')
+    for snapshot in status.snapshots:
+        where = f'{{source="{status.source}",table="{snapshot.table}"}}'
+        for name, value in (("rows", snapshot.rows_done), ("seconds_left", snapshot.seconds_left)):
+            if value is not None:
+                lines.append(f"headrace_agent_snapshot_{name}{where} {float(value):g}")
     return "\n".join(lines) + "\n"
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from producer import failpoints, lanes
 from producer.blocks import Gatherer, Lane
-from producer.change import Begin, Change, Commit, Event, Keepalive, Rejected
+from producer.change import Change, Commit, Event, Keepalive, Rejected, Run
+from producer.continuity import Known
 from producer.spool import DurableEnd, Spool
 from schemas.change_record import TableSchema
 
 IDLE_NOTE_SECONDS = 1.0
+UNHEARD_SECONDS = 0.5
 
 
 @dataclass
@@ -41,24 +43,33 @@ class Intake:
     def __post_init__(self) -> None:
         self._durable = self.end
 
-    def take(self, events: Iterable[Event]) -> None:
+    def take(self, events: Sequence[Event]) -> None:
         """Gather events in order; what fills a block is spooled at once."""
-        for event in events:
+        settled = _last_commit(events)
+        for place, event in enumerate(events):
             if isinstance(event, Change | Rejected):
                 self._change(event)
+            elif isinstance(event, Run):
+                self._run(event)
             elif isinstance(event, Commit):
                 self._commit(event)
             elif isinstance(event, Keepalive):
                 self._keepalive(event)
-            else:
-                self._begin(event)
+            if self.gatherer.full and place >= settled:
+                self._overflow()
 
     def due_in(self) -> float:
-        """Seconds until something has waited long enough; at most the linger, so that nobody waits unheard."""
+        """Seconds until something has waited long enough; with nothing at hand, as long as a stop may go unheard.
+
+        Behind a spooled tail nothing is due before the transaction's commit comes. To say 0 there would be to poll
+        without waiting, for as long as the transaction takes.
+        """
         now = self.clock()
-        waits = [self.linger_seconds]
+        waits = [UNHEARD_SECONDS]
         if self._oldest is not None:
-            waits.append(self._oldest + self.linger_seconds - now)
+            waits.append(self.linger_seconds if self._tail_spooled else self._oldest + self.linger_seconds - now)
+        if self._moved is not None and not self._tail_spooled:
+            waits.append(self._moved + IDLE_NOTE_SECONDS - now)
         return max(0.0, min(waits))
 
     def flush_if_due(self) -> None:
@@ -80,23 +91,27 @@ class Intake:
             failpoints.reach("source.confirmed")
         self._rest()
 
-    def _begin(self, _: Begin) -> None:
-        """Nothing to do: a transaction counts from its first change."""
-
     def _change(self, change: Change | Rejected) -> None:
         lane = lanes.lane(change, self.lanes_of(change.table))
         self.gatherer.add(Lane(change.table, lane), change)
-        self._schemas[id(change.schema)] = change.schema
-        self.captured += 1
+        self._note_change(change.schema, 1)
+
+    def _run(self, run: Run) -> None:
+        for lane, part in lanes.split(run, self.lanes_of(run.table)):
+            self.gatherer.add(Lane(run.table, lane), part)
+        self._note_change(run.schema, run.count)
+
+    def _note_change(self, schema: TableSchema, count: int) -> None:
+        self._schemas[id(schema)] = schema
+        self.captured += count
         failpoints.reach("capture.changed")
         if self._oldest is None:
             self._oldest = self.clock()
-        if self.gatherer.full:
-            self._overflow()
 
     def _commit(self, commit: Commit) -> None:
         self.gatherer.commit()
-        self.end = DurableEnd(self.end.era, commit.lsn, commit.end_lsn, commit.committed_at)
+        known = Known(commit.lsn, commit.committed_at) if commit.changes else self.end.last
+        self.end = DurableEnd(self.end.era, commit.lsn, commit.end_lsn, commit.committed_at, known)
         self._note_move()
         if self._tail_spooled:
             self._tail_spooled = False
@@ -105,7 +120,7 @@ class Intake:
     def _keepalive(self, keepalive: Keepalive) -> None:
         """A transaction may still commit exactly at a keepalive's position: complete is what lies below it."""
         if keepalive.lsn - 1 > self.end.lsn:
-            self.end = DurableEnd(self.end.era, keepalive.lsn - 1, keepalive.lsn, time.time_ns() // 1000)
+            self.end = DurableEnd(self.end.era, keepalive.lsn - 1, keepalive.lsn, time.time_ns() // 1000, self.end.last)
             self._note_move()
 
     def _note_move(self) -> None:
@@ -127,3 +142,10 @@ class Intake:
         self._oldest = self.clock() if self.gatherer.changes else None
         if not self.gatherer.changes:
             self._schemas.clear()
+
+
+def _last_commit(events: Sequence[Event]) -> int:
+    """Before the last commit behind runs nothing may be cut: they hold changes of several transactions. -1: no runs."""
+    if not any(isinstance(event, Run) for event in events):
+        return -1
+    return max((place for place, event in enumerate(events) if isinstance(event, Commit)), default=-1)

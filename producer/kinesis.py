@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from binascii import b2a_base64
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-import boto3
-from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from producer.errors import ContinuityBroken, StreamRefused
-from producer.settings import AwsSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +26,17 @@ class Unanswered(Exception):
     """The request failed as a whole. It may have been carried out all the same."""
 
 
-class Stream(Protocol):
-    """Puts records; for each, in order, None when it was accepted or the error code when it was not."""
+class Put(NamedTuple):
+    """What became of a record: accepted in a shard, or refused with an error code."""
 
-    def put(self, records: Sequence[Record]) -> list[str | None]: ...
+    code: str | None = None
+    shard: str | None = None
+
+
+class Stream(Protocol):
+    """Puts records; says what became of each, in order."""
+
+    def put(self, records: Sequence[Record]) -> list[Put]: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +57,7 @@ class KinesisStream:
         self._client = client
         self._name = name
 
-    def put(self, records: Sequence[Record]) -> list[str | None]:
+    def put(self, records: Sequence[Record]) -> list[Put]:
         entries = [
             {"Data": record.data, "PartitionKey": record.partition_key, "ExplicitHashKey": record.hash_key}
             for record in records
@@ -63,7 +69,7 @@ class KinesisStream:
         results = answer["Records"]
         if len(results) != len(records):
             raise Unanswered(f"{len(records)} records were put, {len(results)} results came back")
-        return [result.get("ErrorCode") for result in results]
+        return [Put(result.get("ErrorCode"), result.get("ShardId")) for result in results]
 
     def identity(self) -> StreamIdentity:
         """Who the stream is. Raises StreamRefused when it is missing, Unanswered when nobody answers."""
@@ -90,8 +96,29 @@ def check_same(known: str | None, found: StreamIdentity) -> None:
         )
 
 
-def client(service: str, settings: AwsSettings, *, retries: bool = True) -> Any:
-    """A boto3 client with sane timeouts; without `retries`, each call is one request."""
-    attempts = {"mode": "standard", "max_attempts": 4} if retries else {"mode": "standard", "max_attempts": 1}
-    config = Config(retries=attempts, connect_timeout=5, read_timeout=15, tcp_keepalive=True, max_pool_connections=4)
-    return boto3.client(service, region_name=settings.region, endpoint_url=settings.endpoint(service), config=config)
+def write_records_ourselves(client: Any) -> None:
+    """Has PutRecords' body written here, byte for byte as botocore does, by way of strings and for three times the CPU.
+
+    botocore writes and checks the request around the first record without its data; the signature is its own too.
+    """
+    client.meta.events.register("before-parameter-build.kinesis.PutRecords", _set_aside)
+    client.meta.events.register("before-call.kinesis.PutRecords", _put_in)
+
+
+def _set_aside(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    context["records"] = params["Records"]
+    params["Records"] = [{**params["Records"][0], "Data": b""}]
+
+
+def _put_in(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+    before, behind = params["body"].partition(b"[")[0], params["body"].rpartition(b"]")[2]
+    records = [
+        b'{"Data": "%b", "PartitionKey": %b, "ExplicitHashKey": %b}'
+        % (
+            b2a_base64(record["Data"], newline=False),
+            json.dumps(record["PartitionKey"]).encode(),
+            json.dumps(record["ExplicitHashKey"]).encode(),
+        )
+        for record in context["records"]
+    ]
+    params["body"] = before + b"[" + b", ".join(records) + b"]" + behind

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import zlib
-from fnmatch import fnmatchcase
 from typing import Protocol
 
-from producer.settings import TableSettings
+import numpy as np
+
+from producer.change import Run
 
 
 class Keyed(Protocol):
@@ -26,6 +27,11 @@ def lane(change: Keyed, lanes: int) -> str:
     return str(zlib.crc32(change.key) % lanes)
 
 
-def settings_of(name: str, tables: tuple[TableSettings, ...]) -> TableSettings | None:
-    """The first entry whose name or pattern is that of a source table (`schema.table`)."""
-    return next((entry for entry in tables if fnmatchcase(name, entry.name)), None)
+def split(run: Run, lanes: int) -> list[tuple[str, Run]]:
+    """The same for every change of a run: its part on each lane, in order."""
+    if lanes == 1 or run.hashes is None:
+        return [("0", run)]
+    numbers = run.hashes % lanes
+    order = np.argsort(numbers, kind="stable")
+    edges = np.flatnonzero(np.diff(numbers[order])) + 1
+    return [(str(numbers[rows[0]]), run.chosen(rows)) for rows in np.split(order, edges)]

@@ -71,10 +71,12 @@ class Requests:
         end = _position(last)
         if end is None:
             return Answer("refused", "`last` is missing; expected [era, lsn, idx]")
-        count = self._spool.resend(lane, after, end)
-        if count == 0:
-            return Answer("unavailable", f"the spool holds no block of {lane} up to {end}; ask for a resnapshot")
-        return Answer("done", f"{count} blocks are sent again")
+        resent = self._spool.resend(lane, after, end)
+        damaged = f"; {resent.damaged} are damaged: ask for a resnapshot" if resent.damaged else ""
+        if resent.blocks == 0:
+            why = damaged or "; ask for a resnapshot"
+            return Answer("unavailable", f"the spool holds no whole block of {lane} up to {end}{why}")
+        return Answer("done", f"{resent.blocks} blocks are sent again{damaged}")
 
     def _resnapshot(self, table: str) -> Answer:
         if table not in self._snapshots.tables():

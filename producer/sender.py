@@ -15,12 +15,14 @@ from typing import Any, Final, Protocol
 
 from producer import failpoints
 from producer.blocks import RECORD_LIMIT_BYTES, Lane
-from producer.kinesis import Record, Stream, Unanswered
+from producer.budget import Budget
+from producer.errors import SpoolBroken, SpoolDamaged
+from producer.kinesis import Put, Record, Stream, Unanswered
 from producer.spool import Queued, Spool
 from schemas import block as wire
 from schemas.block import NO_SCHEMA
 from schemas.change_record import TableSchema
-from schemas.control import CONTROL_LANE, lane_hash_key, partition_key
+from schemas.control import CONTROL_LANE, lane_hash_key, parse_snapshot_lane, partition_key
 from schemas.errors import IncompatibleSchema, RegistryConflict
 
 log = logging.getLogger(__name__)
@@ -28,7 +30,11 @@ log = logging.getLogger(__name__)
 MAX_RECORDS: Final = 500
 MAX_REQUEST_BYTES: Final = 10 * 1024 * 1024
 _FIRST_WAIT_SECONDS: Final = 0.05
+_LOOK_SECONDS: Final = 0.05
+_IDLE_LOOK_SECONDS: Final = 0.25
+_IDLE_ROUNDS: Final = 40
 _LONGEST_WAIT_SECONDS: Final = 10.0
+_WIRE_SIZE: Final = 4 / 3  # PutRecords carries data in base64
 
 
 class Control(Protocol):
@@ -65,8 +71,16 @@ class _Wait:
     until: float
 
 
+_RESTED: Final = _Wait(0, 0.0)
+
+
 class Sender:
-    """Sends round by round: the oldest block of every lane that rests not, in one request."""
+    """Sends round by round: the oldest block of every lane that rests not, in one request.
+
+    Where not all find room, tables of a higher priority go first, and changes before the rows of snapshots. A refused
+    record rests its lane, and all lanes of the shard that it went to as far as that is known: ever longer, and less
+    with each request that the shard takes whole.
+    """
 
     def __init__(
         self,
@@ -76,6 +90,9 @@ class Sender:
         registry: SchemaRegistry,
         claims: Claims,
         control: Control,
+        priority: Callable[[str], int] = lambda _: 0,
+        max_bytes_per_second: int | None = None,
+        speaks: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
         dice: Callable[[], float] = random.random,
     ) -> None:
@@ -85,31 +102,61 @@ class Sender:
         self._registry = registry
         self._claims = claims
         self._control = control
+        self._priority = priority
+        self._speaks = speaks
+        self._budget = Budget(None if max_bytes_per_second is None else max_bytes_per_second / _WIRE_SIZE, clock)
+        self._round_bytes = min(MAX_REQUEST_BYTES, int(max_bytes_per_second or MAX_REQUEST_BYTES))
+        self._paid_until = 0.0
         self._clock = clock
         self._dice = dice
         self._lanes: dict[Lane, _Wait] = {}
+        self._shards: dict[str, _Wait] = {}
+        self._shard_of: dict[Lane, str] = {}
         self._everything = _Wait(0, 0.0)
         self._known_schemas: set[bytes] = {NO_SCHEMA}
         self._turn = 0
         self.trouble: str | None = None
+        self.damaged = threading.Event()
+        """Set where a block to be sent is damaged: nothing more is sent until somebody has mended that, and clears it.
+        What stands behind it could not be captured again once Kinesis has some of it."""
+
+    def mended(self) -> None:
+        """Go on sending."""
+        self.trouble = None
+        self.damaged.clear()
 
     def run(self, stop: threading.Event) -> None:
         """Send until told to stop; an outage only makes it wait."""
+        idle_rounds = 0
         while not stop.is_set():
-            if not self.send_round():
-                with self._spool.arrival:
-                    self._spool.arrival.wait(0.05)
+            if self.send_round():
+                idle_rounds = 0
+                continue
+            idle_rounds += 1
+            with self._spool.arrival:  # what arrives wakes it; the rest is progress records and lanes that rested
+                self._spool.arrival.wait(_LOOK_SECONDS if idle_rounds < _IDLE_ROUNDS else _IDLE_LOOK_SECONDS)
 
     def send_round(self) -> bool:
         """One request with what may go now. False when there was nothing to do, or it failed as a whole."""
-        if self._clock() < self._everything.until:
+        if self.damaged.is_set() or self._clock() < max(self._everything.until, self._paid_until):
             return False
         try:
             flight = self._board()
             if not flight:
                 return False
+            if not self._speaks():  # asked last: to store a claim or register a schema can take long
+                self.trouble = "the lease could not be renewed: another agent may have taken it, so nothing is sent"
+                return False
             failpoints.reach("sender.before_put")
+            self._paid_until = self._clock() + self._budget.spend(sum(len(item.record.data) for item in flight))
             results = self._stream.put([item.record for item in flight])
+        except SpoolDamaged as error:
+            self.trouble = str(error)
+            log.error("sending waits until the spool is mended", extra={"cause": self.trouble})
+            self.damaged.set()
+            return False
+        except SpoolBroken:
+            raise
         except Exception as error:  # whatever it was, the outcome is unknown and the blocks are still spooled
             self._fail(error)
             return False
@@ -131,40 +178,62 @@ class Sender:
             self._register(block.fingerprint)
             record = self._record(lane.table, lane.name, self._within_limit(block))
             size += len(record.data) + len(record.partition_key.encode())
-            if len(flight) == MAX_RECORDS or (flight and size > MAX_REQUEST_BYTES):
+            if len(flight) == MAX_RECORDS or (flight and size > self._round_bytes):
                 break
             flight.append(_InFlight(block, record))
         return flight
 
     def _lanes_in_turn(self) -> list[Lane]:
-        """Lanes that may send, beginning with another one each round, so that none starves."""
+        """Lanes that may send; among equals another one first each round, so that none starves."""
         now = self._clock()
-        lanes = [lane for lane in self._spool.lanes_with_blocks() if self._wait(lane).until <= now]
+        lanes = [lane for lane in self._spool.lanes_with_blocks() if self._rests_until(lane) <= now]
         self._turn += 1
-        start = self._turn % len(lanes) if len(lanes) > MAX_RECORDS // 10 else 0
-        return lanes[start:] + lanes[:start]
+        start = self._turn % len(lanes) if lanes else 0
+        return sorted(lanes[start:] + lanes[:start], key=self._rank)
 
-    def _land(self, flight: Sequence[_InFlight], results: Sequence[str | None]) -> None:
+    def _rank(self, lane: Lane) -> tuple[bool, int]:
+        return parse_snapshot_lane(lane.name) is not None, -self._priority(lane.table)
+
+    def _rests_until(self, lane: Lane) -> float:
+        shard = self._shards.get(self._shard_of.get(lane, ""), _RESTED)
+        return max(self._lanes.get(lane, _RESTED).until, shard.until)
+
+    def _land(self, flight: Sequence[_InFlight], results: Sequence[Put]) -> None:
         self._everything = _Wait(0, 0.0)
         self.trouble = None
         taken: list[Queued] = []
-        for item, code in zip(flight, results, strict=True):
-            if code is not None:
-                self._refused(item, code)
+        refused: set[str] = set()
+        for item, result in zip(flight, results, strict=True):
+            if result.code is not None:
+                refused |= self._refused(item, result.code)
             elif item.block is None:
                 self._control.accepted()
             else:
                 taken.append(item.block)
                 self._lanes.pop(item.block.lane, None)
+                if result.shard is not None:
+                    self._shard_of[item.block.lane] = result.shard
+        self._rest_shards(refused, {result.shard for result in results if result.shard is not None} - refused)
         if taken:
             self._spool.accepted(taken)
             failpoints.reach("sender.accepted")
 
-    def _refused(self, item: _InFlight, code: str) -> None:
+    def _refused(self, item: _InFlight, code: str) -> set[str]:
+        """The shard that refused, as far as it is known."""
         self.trouble = f"Kinesis refuses records: {code}"
-        if item.block is not None:
-            lane = item.block.lane
-            self._lanes[lane] = self._longer(self._wait(lane))
+        if item.block is None:
+            return set()
+        lane = item.block.lane
+        self._lanes[lane] = self._longer(self._lanes.get(lane, _RESTED))
+        return {self._shard_of[lane]} if lane in self._shard_of else set()
+
+    def _rest_shards(self, refused: set[str], whole: set[str]) -> None:
+        for shard in refused:
+            self._shards[shard] = self._longer(self._shards.get(shard, _RESTED))
+        for shard in whole & self._shards.keys():
+            known = self._shards.pop(shard)
+            if known.times > 1:
+                self._shards[shard] = _Wait(known.times - 1, 0.0)
 
     def _fail(self, error: Exception) -> None:
         first = self.trouble is None
@@ -177,9 +246,6 @@ class Sender:
     def _longer(self, wait: _Wait) -> _Wait:
         seconds = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** min(wait.times, 16))
         return _Wait(wait.times + 1, self._clock() + seconds * (0.5 + self._dice() / 2))
-
-    def _wait(self, lane: Lane) -> _Wait:
-        return self._lanes.get(lane, _Wait(0, 0.0))
 
     def _record(self, table: str, lane: str, data: bytes) -> Record:
         return Record(data, partition_key(self._source, table, lane), str(lane_hash_key(self._source, table, lane)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from schemas.fingerprint import schema_fingerprint
@@ -25,6 +26,10 @@ METADATA_FIELDS: Final[tuple[dict[str, Any], ...]] = (
     {"name": "_raw", "type": ["null", {"type": "map", "values": "string"}], "default": None},
 )
 LAKE_FIELDS: Final = ("_batch", "_tier")
+RESERVED_TABLES: Final = frozenset(("holes", "watermark", "verifications"))
+"""What Headrace calls its own tables and views in a source's databases."""
+VERSIONS: Final = "_versions"
+"""What the view of a table's versions has behind the table's name; so no two tables may differ by just that."""
 RESERVED: Final = frozenset(field["name"] for field in METADATA_FIELDS) | frozenset(LAKE_FIELDS)
 
 
@@ -41,12 +46,18 @@ class Column:
 
 @dataclass(frozen=True)
 class TableSchema:
-    """The structure of a table's changes at one moment. `key` holds lake column names; () for an append-only table."""
+    """The structure of a table's changes at one moment. `key` holds lake column names; () for a table without one.
+
+    whole_rows: a table without a key whose deletes carry whole old rows; otherwise it is append-only.
+    Comments are people's: they make no two structures incompatible.
+    """
 
     source: str
     table: str
     columns: tuple[Column, ...]
     key: tuple[str, ...]
+    comment: str | None = None
+    whole_rows: bool = False
 
     def to_avro(self) -> dict[str, Any]:
         """The writer schema: metadata fields first, then the columns, each nullable."""
@@ -54,7 +65,9 @@ class TableSchema:
             "type": "record",
             "name": self.table,
             "namespace": f"headrace.{self.source}",
+            **({} if self.comment is None else {"doc": self.comment}),
             "key": list(self.key),
+            **({"whole_rows": True} if self.whole_rows else {}),
             "fields": [*METADATA_FIELDS, *(_field(column) for column in self.columns)],
         }
 
@@ -66,9 +79,15 @@ class TableSchema:
             table=schema["name"],
             columns=tuple(_column(field) for field in schema["fields"][len(METADATA_FIELDS) :]),
             key=tuple(schema["key"]),
+            comment=schema.get("doc"),
+            whole_rows=schema.get("whole_rows", False),
         )
 
     def fingerprint(self) -> bytes:
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> bytes:
         return schema_fingerprint(self.to_avro())
 
     @property
@@ -94,8 +113,9 @@ def lake_column_names(source_names: Sequence[str]) -> tuple[str, ...]:
 
 
 def lake_table_name(schema: str, table: str) -> str:
-    """The lake's name for a source table; the schema `public` is dropped."""
-    return _plain(table if schema == "public" else f"{schema}_{table}")
+    """The lake's name for a source table; the schema `public` is dropped, but where the name would be one of ours."""
+    name = _plain(table)
+    return name if schema == "public" and name not in RESERVED_TABLES else _plain(f"{schema}_{table}")
 
 
 def _plain(name: str) -> str:

@@ -66,6 +66,13 @@ def transitive_problems(new: TableSchema, versions: Sequence[TableSchema]) -> li
     return list(dict.fromkeys(problem for old in versions for problem in problems(new, old)))
 
 
+def changes_rows(new: TableSchema, old: TableSchema) -> bool:
+    """Whether rows written before look different now: under whole rows, a delete may then name one that nobody has."""
+    found = changes(new, old)
+    retyped = any(not widens(before.avro, after.avro) for before, after in found.retyped)
+    return bool(found.added or found.dropped or retyped or new.whole_rows != old.whole_rows)
+
+
 def widens(old: AvroType, new: AvroType) -> bool:
     """Whether every value of `old` is a value of `new`, as Iceberg may promote it."""
     if old == new:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from schemas.change_record import TableSchema
+from schemas.change_record import RESERVED_TABLES, TableSchema
 from schemas.compatibility import transitive_problems
 from schemas.errors import IncompatibleSchema, RegistryConflict, UnknownFingerprint
 
@@ -42,6 +42,8 @@ class Registry:
             return known
         earlier = self.versions(schema.source, schema.table)
         problems = transitive_problems(schema, [item.schema for item in earlier])
+        if schema.table in RESERVED_TABLES:
+            problems.append(f"{schema.table} is what Headrace calls a table of its own: give this one another name")
         if problems:
             raise IncompatibleSchema(schema.subject, problems)
         registered = Registered(earlier[-1].version + 1 if earlier else 1, fingerprint, schema)

@@ -76,6 +76,10 @@ locals {
         metric  = "OpenHoles", threshold = 0, steps = 1
         meaning = "A table of source ${source} misses changes for a stated reason; its cut stands still until the hole is closed."
       }
+      unmatched-deletes = {
+        metric  = "UnmatchedDeletes", threshold = 0, steps = 1
+        meaning = "Deletes in a table without a key of source ${source} found no equal row in the lake: the table needs a new snapshot."
+      }
       parked = {
         metric  = "ParkedLanes", threshold = 0, steps = var.operations.parked_minutes
         meaning = "A lane of source ${source} has waited ${var.operations.parked_minutes} minutes for something before it can be loaded."

@@ -44,6 +44,7 @@ data "aws_iam_policy_document" "analyst" {
     actions = [
       "athena:GetWorkGroup", "athena:StartQueryExecution", "athena:StopQueryExecution",
       "athena:GetQueryExecution", "athena:GetQueryResults", "athena:GetQueryResultsStream",
+      "athena:ListNamedQueries", "athena:GetNamedQuery", "athena:BatchGetNamedQuery",
     ]
     resources = [aws_athena_workgroup.this.arn]
   }

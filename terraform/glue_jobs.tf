@@ -156,7 +156,7 @@ resource "aws_glue_security_configuration" "this" {
 # ------------------------------------------------------------------------------------------------ logs
 
 locals {
-  job_log_prefixes = { for job in ["stream", "fold"] : job => "/${var.name}/jobs/${job}" }
+  job_log_prefixes = { for job in ["stream", "fold", "maintain"] : job => "/${var.name}/jobs/${job}" }
 }
 
 resource "aws_cloudwatch_log_group" "jobs" {
@@ -167,10 +167,10 @@ resource "aws_cloudwatch_log_group" "jobs" {
   kms_key_id        = local.kms_key_arn
 }
 
-# ------------------------------------------------------------------------------------------------ what both jobs do
+# ------------------------------------------------------------------------------------------------ what all jobs do
 
 data "aws_iam_policy_document" "job" {
-  for_each = { stream = local.job_log_prefixes["stream"], fold = local.job_log_prefixes["fold"] }
+  for_each = local.job_log_prefixes
 
   statement {
     sid       = "ReadCode"
@@ -302,13 +302,24 @@ data "aws_iam_policy_document" "stream_job" {
       local.catalog_resources["_cut"],
     )
   }
+
+  # Views that stand follow a new structure before any row needs it; the fold makes them.
+  statement {
+    sid     = "RefreshViews"
+    actions = ["glue:GetTable", "glue:GetTables", "glue:UpdateTable"]
+    resources = concat(
+      ["${local.catalog_arn}:catalog"],
+      local.catalog_resources[""],
+      local.catalog_resources["_history"],
+    )
+  }
 }
 
 # ------------------------------------------------------------------------------------------------ the fold job's role
 
 resource "aws_iam_role" "fold_job" {
   name                 = "${var.name}-fold-job"
-  description          = "The fold job, and the maintenance that deletes what no table reaches."
+  description          = "The fold job."
   assume_role_policy   = data.aws_iam_policy_document.trust["glue"].json
   permissions_boundary = var.permissions_boundary_arn
 }
@@ -326,28 +337,34 @@ data "aws_iam_policy_document" "fold_job" {
   )
 
   statement {
+    sid       = "ReadPauses"
+    actions   = ["dynamodb:Scan"]
+    resources = [local.table_arns["tables"]]
+  }
+
+  statement {
     sid       = "FoldFiles"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
     resources = ["${local.bucket_arn}/lake/*"]
   }
 
-  # Every commit takes the oldest metadata away; the daily maintenance deletes what no table reaches, and lists for it.
-  # A version that was deleted can be brought back for lake.noncurrent_days.
+  # A commit takes the oldest description of a table away, and never data.
   statement {
-    sid       = "DeleteUnreachable"
+    sid       = "DropOldMetadata"
     actions   = ["s3:DeleteObject"]
-    resources = ["${local.bucket_arn}/lake/*"]
+    resources = ["${local.bucket_arn}/lake/*/metadata/*.metadata.json"]
   }
 
   statement {
-    sid       = "ListTables"
-    actions   = ["s3:ListBucket"]
-    resources = [local.bucket_arn]
-    condition {
-      test     = "StringLike"
-      variable = "s3:prefix"
-      values   = ["lake/*"]
-    }
+    sid       = "ReadPolicies"
+    actions   = ["dynamodb:Scan"]
+    resources = [local.table_arns["tables"]]
+  }
+
+  statement {
+    sid       = "ReadErasures"
+    actions   = ["dynamodb:Query"]
+    resources = [local.table_arns["sources"]]
   }
 
   statement {

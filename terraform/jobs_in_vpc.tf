@@ -133,7 +133,7 @@ data "aws_iam_policy_document" "job_network" {
 }
 
 resource "aws_iam_role_policy" "job_network" {
-  for_each = var.jobs_in_vpc ? { stream = aws_iam_role.stream_job.id, fold = aws_iam_role.fold_job.id } : {}
+  for_each = var.jobs_in_vpc ? { stream = aws_iam_role.stream_job.id, fold = aws_iam_role.fold_job.id, maintain = aws_iam_role.maintain_job.id } : {}
 
   name   = "network"
   role   = each.value

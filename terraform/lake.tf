@@ -112,7 +112,7 @@ resource "aws_s3_bucket_ownership_controls" "lake" {
 }
 
 # No rule expires a current object of a table: what a table still refers to is known to its metadata alone, and the
-# maintenance of the fold job deletes by it.
+# daily maintenance deletes by it.
 resource "aws_s3_bucket_lifecycle_configuration" "lake" {
   bucket = aws_s3_bucket.lake.id
 
@@ -145,6 +145,19 @@ resource "aws_s3_bucket_lifecycle_configuration" "lake" {
     }
     expiration {
       days = var.lake.results_days
+    }
+  }
+
+  # The payload of a block above the stream's record limit is read with its record: while the stream keeps that, and
+  # at the replay of a hole, whose raw bytes name the payload and do not hold it.
+  rule {
+    id     = "expire-claims"
+    status = "Enabled"
+    filter {
+      prefix = "claims/"
+    }
+    expiration {
+      days = coalesce(var.lake.claims_days, ceil(var.stream.retention_hours / 24) + 23)
     }
   }
 

@@ -9,9 +9,10 @@ locals {
   # By role: what it does in the databases of each suffix, as its policy says.
   lake_formation_roles = merge(
     {
-      stream_job = { arn = aws_iam_role.stream_job.arn, writes = ["_lake", "_cut"], reads = [] }
-      fold_job   = { arn = aws_iam_role.fold_job.arn, writes = local.database_suffixes, reads = [] }
-      plan       = { arn = aws_iam_role.plan.arn, writes = [], reads = ["_lake", "_cut"] }
+      stream_job   = { arn = aws_iam_role.stream_job.arn, writes = ["_lake", "_cut"], reads = [] }
+      fold_job     = { arn = aws_iam_role.fold_job.arn, writes = local.database_suffixes, reads = [] }
+      maintain_job = { arn = aws_iam_role.maintain_job.arn, writes = ["_lake"], reads = [] }
+      plan         = { arn = aws_iam_role.plan.arn, writes = [], reads = ["_lake", "_cut"] }
     },
     { for role in aws_iam_role.analyst : "analyst" => { arn = role.arn, writes = [], reads = local.database_suffixes } },
   )

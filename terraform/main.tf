@@ -21,6 +21,7 @@ locals {
   stream_name     = var.name
   stream_job      = "${var.name}-stream"
   fold_job        = "${var.name}-fold"
+  maintain_job    = "${var.name}-maintain"
   plan_function   = "${var.name}-plan"
   ingest_workflow = "${var.name}-ingest"
   fold_workflow   = "${var.name}-fold"

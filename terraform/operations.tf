@@ -8,7 +8,7 @@ locals {
   # By name, so that its policy can be read before it is there.
   own_topic_arn = "arn:${local.partition}:sns:${var.region}:${local.account_id}:${local.topic}"
 
-  jobs = [local.stream_job, local.fold_job]
+  jobs = [local.stream_job, local.fold_job, local.maintain_job]
 
   # ARNs by name, so that this file asks for none of the things it watches.
   workflow_arns = {

@@ -18,14 +18,15 @@ locals {
     key             = local.kms_key_arn
     topic           = local.topic_arn
     dead_letters    = local.dead_letters
-    jobs            = { stream = local.stream_job, fold = local.fold_job }
+    jobs            = { stream = local.stream_job, fold = local.fold_job, maintain = local.maintain_job }
     function        = local.plan_function
     workflows       = { ingest = aws_sfn_state_machine.ingest.arn, fold = aws_sfn_state_machine.fold.arn }
-    schedules       = sort([for schedule in concat(values(aws_scheduler_schedule.workflow), values(aws_scheduler_schedule.shards)) : schedule.name])
+    schedules       = sort([for schedule in concat(values(aws_scheduler_schedule.workflow), values(aws_scheduler_schedule.shards), [aws_scheduler_schedule.maintain]) : schedule.name])
     roles = merge(
       {
         stream_job      = aws_iam_role.stream_job.arn
         fold_job        = aws_iam_role.fold_job.arn
+        maintain_job    = aws_iam_role.maintain_job.arn
         plan            = aws_iam_role.plan.arn
         ingest_workflow = aws_iam_role.ingest_workflow.arn
         fold_workflow   = aws_iam_role.fold_workflow.arn

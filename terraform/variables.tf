@@ -133,6 +133,8 @@ variable "lake" {
     The bucket of the tables, raw bytes, claims, jobs and query results. bucket_name: null makes a name from prefix,
     account and region. force_destroy: whether `terraform destroy` may delete a bucket that holds data.
     noncurrent_days: how long a replaced or deleted object can be brought back. results_days: life of query results.
+    claims_days: life of payloads that are too large for a record, at least two days more than the stream keeps records;
+    a hole of such a block can be replayed for so long. null: 23 days more than the stream keeps records.
     scan_limit_gib: what one Athena query may scan before it is cancelled.
   EOT
   type = object({
@@ -140,6 +142,7 @@ variable "lake" {
     force_destroy   = optional(bool, false)
     noncurrent_days = optional(number, 7)
     results_days    = optional(number, 14)
+    claims_days     = optional(number)
     scan_limit_gib  = optional(number, 100)
   })
   default = {}
@@ -147,6 +150,10 @@ variable "lake" {
   validation {
     condition     = var.lake.noncurrent_days >= 1 && var.lake.results_days >= 1
     error_message = "lake.noncurrent_days and lake.results_days: at least 1."
+  }
+  validation {
+    condition     = var.lake.claims_days == null ? true : var.lake.claims_days >= ceil(var.stream.retention_hours / 24) + 2
+    error_message = "lake.claims_days: at least two days more than stream.retention_hours, or a record in the stream may have lost its payload."
   }
   validation {
     condition     = var.lake.scan_limit_gib >= 1
@@ -246,13 +253,15 @@ variable "stream_job" {
 
 variable "fold_job" {
   description = <<-EOT
-    The fold job. map_concurrency: how many groups of tables are folded side by side, and with it the job's
-    concurrent runs. timeout_minutes: of one run. horizon_seconds: how old a watermark must be before a fold uses it.
-    settings: items for the settings table, by name.
+    The fold job. workers: of a run; max_workers: of the run of a table too large for a group (one worker more for each
+    16 GiB). map_concurrency: how many groups of tables are folded side by side, and with it the job's concurrent runs.
+    timeout_minutes: of one run. horizon_seconds: how old a watermark must be before a fold uses it.
+    settings: items for the settings table, by name; fold_max_workers and fold_map_concurrency lower the bounds here.
   EOT
   type = object({
     worker_type     = optional(string, "G.1X")
     workers         = optional(number, 2)
+    max_workers     = optional(number, 10)
     map_concurrency = optional(number, 4)
     timeout_minutes = optional(number, 120)
     horizon_seconds = optional(number, 300)
@@ -266,8 +275,8 @@ variable "fold_job" {
     error_message = "fold_job.worker_type: G.1X, G.2X, G.4X or G.8X."
   }
   validation {
-    condition     = var.fold_job.workers >= 2
-    error_message = "fold_job.workers: at least 2, one of them is the driver."
+    condition     = var.fold_job.workers >= 2 && var.fold_job.max_workers >= var.fold_job.workers
+    error_message = "fold_job.workers: at least 2, one of them is the driver; max_workers: not below it."
   }
   validation {
     condition     = var.fold_job.map_concurrency >= 1 && var.fold_job.map_concurrency <= 40
@@ -276,6 +285,37 @@ variable "fold_job" {
   validation {
     condition     = var.fold_job.timeout_minutes >= 5 && var.fold_job.horizon_seconds > 0
     error_message = "fold_job.timeout_minutes: at least 5; fold_job.horizon_seconds: more than 0."
+  }
+}
+
+# ------------------------------------------------------------------------------------------------ maintenance (maintenance.tf)
+
+variable "maintenance" {
+  description = <<-EOT
+    The daily maintenance. schedule: when it runs (an EventBridge Scheduler expression, UTC). orphan_days: how old a file
+    that no table reaches must be before it is deleted. conf: Spark settings where Glue's own Iceberg is not to be used.
+  EOT
+  type = object({
+    schedule        = optional(string, "cron(30 2 * * ? *)")
+    orphan_days     = optional(number, 3)
+    worker_type     = optional(string, "G.1X")
+    workers         = optional(number, 2)
+    timeout_minutes = optional(number, 240)
+    conf            = optional(string)
+  })
+  default = {}
+
+  validation {
+    condition     = can(regex("^(rate|cron)\\(.+\\)$", var.maintenance.schedule))
+    error_message = "maintenance.schedule: a rate(...) or cron(...) expression."
+  }
+  validation {
+    condition     = var.maintenance.orphan_days >= 3
+    error_message = "maintenance.orphan_days: at least 3; a younger file may still be committed, or read by a query."
+  }
+  validation {
+    condition     = var.maintenance.workers >= 2 && var.maintenance.timeout_minutes >= 5
+    error_message = "maintenance.workers: at least 2; maintenance.timeout_minutes: at least 5."
   }
 }
 

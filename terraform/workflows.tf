@@ -1,5 +1,5 @@
 # Step Functions orchestrates both ways: ingest keeps the streaming job running (or drains), fold folds what is due.
-# A planning Lambda reads freshness from the catalog, and EventBridge Scheduler is the clock.
+# A planning function reads freshness from the catalog and says what becomes of a failed run, and EventBridge Scheduler is the clock.
 
 # ------------------------------------------------------------------------------------------------ state machines
 
@@ -31,10 +31,10 @@ resource "aws_sfn_state_machine" "fold" {
   name     = local.fold_workflow
   role_arn = aws_iam_role.fold_workflow.arn
   definition = templatefile("${path.module}/fold_workflow.asl.json", {
-    plan_function   = aws_lambda_function.plan.function_name
-    fold_job        = local.fold_job
-    map_concurrency = var.fold_job.map_concurrency
-    topic           = local.topic_arn
+    plan_function = aws_lambda_function.plan.function_name
+    fold_job      = local.fold_job
+    worker_type   = var.fold_job.worker_type
+    topic         = local.topic_arn
   })
 
   logging_configuration {
@@ -149,7 +149,7 @@ resource "aws_lambda_function" "plan" {
   #checkov:skip=CKV_AWS_272:Its code lies under its content hash in a bucket that only the deployment writes
 
   function_name = local.plan_function
-  description   = "Says which tables are due for a fold, and why, from the catalog's freshness."
+  description   = "Says which tables are due for a fold, and why, and what becomes of those that were not folded."
   role          = aws_iam_role.plan.arn
   runtime       = "python3.13"
   architectures = ["arm64"]
@@ -165,6 +165,10 @@ resource "aws_lambda_function" "plan" {
       JOB                  = local.fold_job
       DYNAMODB_PREFIX      = var.name
       FOLD_HORIZON_SECONDS = tostring(var.fold_job.horizon_seconds)
+      MAP_CONCURRENCY      = tostring(var.fold_job.map_concurrency)
+      WORKERS              = tostring(var.fold_job.workers)
+      MAX_WORKERS          = tostring(var.fold_job.max_workers)
+      LOG_GROUP            = "${local.job_log_prefixes["fold"]}/error"
     }
   }
 
@@ -184,7 +188,7 @@ resource "aws_cloudwatch_log_group" "plan" {
 
 resource "aws_iam_role" "plan" {
   name                 = "${var.name}-plan"
-  description          = "The planning function: reads the catalog and the settings, and nothing of the data."
+  description          = "The planning function: reads the catalog, settings and runs, and nothing of the data."
   assume_role_policy   = data.aws_iam_policy_document.trust["lambda"].json
   permissions_boundary = var.permissions_boundary_arn
 }
@@ -208,6 +212,24 @@ data "aws_iam_policy_document" "plan" {
     sid       = "ReadSettings"
     actions   = ["dynamodb:Query"]
     resources = [local.table_arns["settings"]]
+  }
+
+  statement {
+    sid       = "ReadPauses"
+    actions   = ["dynamodb:Scan"]
+    resources = [local.table_arns["tables"]]
+  }
+
+  statement {
+    sid       = "RememberFailures"
+    actions   = ["dynamodb:UpdateItem"]
+    resources = [local.table_arns["tables"]]
+  }
+
+  statement {
+    sid       = "SeeRunsOfFoldJob"
+    actions   = ["glue:GetJobRuns"]
+    resources = ["${local.catalog_arn}:job/${local.fold_job}"]
   }
 
   statement {

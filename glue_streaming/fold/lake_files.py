@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pyiceberg.conversions import from_bytes
-from pyiceberg.io import FileIO
 from pyiceberg.manifest import DataFile, DataFileContent
 from pyiceberg.schema import Schema
 from pyiceberg.table import Table
 
 from glue_streaming.data_files import WrittenFile
+from glue_streaming.fold.ranges import Slot
 from schemas.position import Line
 
-_PRUNABLE: Final = ("int", "long", "string")
+_ORDERED: Final = ("int", "long", "string", "date", "timestamp", "binary", "decimal")
+"""Types whose bounds say where a value may lie. A float's leave out NaN, which lies behind everything."""
 
 
 @dataclass(frozen=True)
@@ -75,34 +74,56 @@ def of_tier(files: Iterable[LakeFile], tier: str) -> list[LakeFile]:
     return [file for file in files if file.tier == tier]
 
 
-def key_ranges(files: Sequence[LakeFile], schema: Schema, column: str) -> list[tuple[Any, Any]]:
-    """The bounds of a key column in each file; open (None) where its type's bounds are not compared here."""
-    field = schema.find_field(column)
-    if str(field.field_type) not in _PRUNABLE:
-        return [(None, None)] * len(files)
-    return [(_bound(file.data_file.lower_bounds, field), _bound(file.data_file.upper_bounds, field)) for file in files]
+def paths_of(files: Iterable[LakeFile]) -> tuple[str, ...]:
+    return tuple(file.data_file.file_path for file in files)
 
 
-def download(files: Sequence[LakeFile], io: FileIO, folder: Path) -> list[Path]:
-    """Local copies, in the order of the files."""
-    paths = []
+def size_of(files: Iterable[LakeFile]) -> int:
+    """Their bytes."""
+    return sum(file.size for file in files)
+
+
+def in_groups(files: Sequence[LakeFile], limit_bytes: int) -> list[list[LakeFile]]:
+    """The files in order, in groups of at most the limit or of one file; one group where there are none."""
+    groups: list[list[LakeFile]] = [[]]
     for file in files:
-        path = folder / file.data_file.file_path.rsplit("/", 1)[-1]
-        with io.new_input(file.data_file.file_path).open(seekable=False) as remote, path.open("wb") as local:
-            shutil.copyfileobj(remote, local, 1 << 20)
-        paths.append(path)
-    return paths
+        if groups[-1] and size_of(groups[-1]) + file.size > limit_bytes:
+            groups.append([])
+        groups[-1].append(file)
+    return groups
+
+
+def slot(file: LakeFile, schema: Schema, key: Sequence[str]) -> Slot:
+    """Where the file lies among the keys, as far as its bounds say it; with a null in a key column they do not."""
+    bounds = []
+    for name in key:
+        field = schema.find_field(name)
+        low, high = (bound(values, field) for values in (file.data_file.lower_bounds, file.data_file.upper_bounds))
+        nulls = (file.data_file.null_value_counts or {}).get(field.field_id, 1)
+        if not str(field.field_type).startswith(_ORDERED) or low is None or high is None or nulls:
+            break
+        bounds.append((low, high))
+        if low != high:
+            break
+    return Slot(tuple(bounds), file.size)
+
+
+def may_hold(file: LakeFile, schema: Schema, column: str) -> bool:
+    """Whether a row of the file may have a value in the column."""
+    nulls = (file.data_file.null_value_counts or {}).get(schema.find_field(column).field_id)
+    return nulls is None or nulls < file.rows
 
 
 def _lake_file(data_file: DataFile, schema: Schema) -> LakeFile:
     bounds = [
-        [_bound(values, schema.find_field(name)) for name in ("_era", "_lsn")]
+        [bound(values, schema.find_field(name)) for name in ("_era", "_lsn")]
         for values in (data_file.lower_bounds, data_file.upper_bounds)
     ]
     lowest, highest = (None if None in pair else Line(*pair) for pair in bounds)
     return LakeFile(data_file, str(data_file.partition[0]), lowest, highest)
 
 
-def _bound(bounds: Any, field: Any) -> Any:
+def bound(bounds: Any, field: Any) -> Any:
+    """A field's bound among a file's, as Iceberg's types are in Python; None where there is none."""
     raw = (bounds or {}).get(field.field_id)
     return None if raw is None else from_bytes(field.field_type, raw)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
 from glue_streaming.holes import Hole
@@ -50,13 +50,13 @@ def fold_line(
     bounds: the aged watermark, and the table's own line; a None among them holds the fold back.
     An announced snapshot holds it below its lowest consistent point, until it is activated or abandoned: a change
     that was folded away could not be laid over the snapshot's rows any more. Into the next era only an activation
-    leads.
+    leads: the table's own line does not go there before (`continues`).
     """
     known = [bound for bound in bounds if bound is not None]
     if not known or len(known) < len(bounds):
         return None
     line = min([*known, *_frozen(snapshots, activated_through)])
-    return line if line > current and line.era == current.era else None
+    return line if line > current else None
 
 
 def activation(
@@ -102,18 +102,20 @@ def repair(state: StreamState, fold: FoldState, repair_line: Line | None) -> Clo
     return CloseCut(number) if (repaired or crosses) and reached else None
 
 
-def continues(fold: FoldState, era: int) -> bool:
-    """Whether a table's rows say something of an era: its views show nothing yet, or a state of that era.
+def continues(stream: StreamState, fold: FoldState, era: int) -> bool:
+    """Whether a table's rows say something of an era: its views show a state of that era, or nothing yet.
 
-    Between eras the source was out of sight; only a snapshot says what became of the rows before.
+    Between eras the source was out of sight; only a snapshot says what became of the rows before. A table whose first
+    activation may still be of an earlier era, by a fold that is on its way perhaps, does not continue.
     """
-    return fold.activated_through == 0 or fold.line.era >= era
+    if fold.activated_through > 0:
+        return fold.line.era >= era
+    return all(snapshot.era >= era for snapshot in stream.snapshots.values() if snapshot.complete)
 
 
-def together(wanted: Mapping[str, CloseCut], folds: Mapping[str, FoldState], era: int) -> dict[str, CloseCut]:
+def together(wanted: Mapping[str, CloseCut], behind: Set[str]) -> dict[str, CloseCut]:
     """The closings that are worth it: tables enter a new era together, or the cut would be closed from the first
-    table's snapshot to the last one's. folds: of the tables in the cut. era: the newest one that was heard of."""
-    behind = {table for table, fold in folds.items() if not continues(fold, era)}
+    table's snapshot to the last one's. behind: the tables in the cut that do not continue in the newest era."""
     if behind <= set(wanted):
         return dict(wanted)
     return {table: close for table, close in wanted.items() if table not in behind}
@@ -151,9 +153,8 @@ def joins_cut(aged: Line | None, fold: FoldState) -> bool:
     """Whether the table's cut view may appear (after its first activation, or after `include`).
 
     The aged watermark has to be at F: a query that is being planned may have read an older one for its other tables.
-    And in its era: the watermark of a later one knows nothing of a table that has not entered it yet.
     """
-    return aged is not None and fold.activated_through > 0 and aged >= fold.line and continues(fold, aged.era)
+    return aged is not None and fold.activated_through > 0 and aged >= fold.line
 
 
 def unrepaired(state: StreamState, activated_through: int) -> tuple[Hole, ...]:

@@ -1,17 +1,25 @@
 """What a fold computes: DuckDB SQL, generated from a table's shape. Pure text; `scratch` runs it.
 
-Relations that the SQL reads: `log` (rows of the log files taken up), `delta`, `base` (of the base files read),
-`staged` (of the staged files read). Relations that it makes, in order: taken, changes, suspects, kin, resolved, latest.
+Relations that the SQL reads, each of the files that one part of a fold reads and within its key range: `log`, `delta`,
+`base`, `staged`; and `completed`. Relations that it makes, in order: taken, changes, fresh, suspects, kin, resolved,
+candidates, latest.
 
 A value that an update left out (`_unchanged`) is the newest older value of the row's *lineage*: the versions of one
 key between two deletes, carried on across a key change (a delete and, right behind it, an insert with `_old_key`).
-Only the rows of such keys (the suspects and their kin) go through the windows that this takes.
+Only the rows of such keys (the suspects and their kin) go through the windows that this takes. A key change may lead
+from one key range into another, so the inserts of key changes are completed first, for the fold as a whole
+(`completed`); what follows looks at one key at a time.
+
+Keys are compared as the source compares them, save that a null equals a null and lies behind everything.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
 
+from glue_streaming.fold.ranges import Cut, KeyRange
 from glue_streaming.fold.shape import Shape
 from schemas.position import Line, Position
 
@@ -36,7 +44,58 @@ def every(shape: Shape, prefix: str = "") -> str:
 
 
 def same_key(shape: Shape, left: str, right: str) -> str:
-    return " AND ".join(f"{left}.{quoted(key)} = {right}.{quoted(key)}" for key in shape.key)
+    return " AND ".join(f"{left}.{quoted(key)} IS NOT DISTINCT FROM {right}.{quoted(key)}" for key in shape.key)
+
+
+def semi(shape: Shape, keys: str) -> str:
+    return f"SEMI JOIN {keys} ON {same_key(shape, 'rows', keys)}"
+
+
+def anti(shape: Shape, keys: str) -> str:
+    return f"ANTI JOIN {keys} ON {same_key(shape, 'rows', keys)}"
+
+
+def literal(value: Any, kind: str) -> str:
+    """A bound of an Iceberg column as a constant of its DuckDB type."""
+    if kind == "VARCHAR":
+        return text(value)
+    if kind == "BLOB":
+        return f"unhex('{value.hex()}')"
+    if kind == "DATE":
+        return f"(DATE '1970-01-01' + {value})"
+    if kind == "TIMESTAMP":
+        return f"make_timestamp({value})"
+    return f"CAST({text(str(value))} AS {kind})"
+
+
+def within(shape: Shape, keys: KeyRange) -> str:
+    """Rows whose key lies in a range. Beside each cut stands what row groups can be skipped by."""
+    conditions = []
+    if keys.low is not None:
+        first, bound = quoted(shape.key[0]), _constants(shape, keys.low)[0]
+        conditions.append(f"({first} >= {bound} OR {first} IS NULL) AND NOT {_before(shape, keys.low)}")
+    if keys.high is not None:
+        first, bound = quoted(shape.key[0]), _constants(shape, keys.high)[0]
+        conditions.append(f"{first} <= {bound} AND {_before(shape, keys.high)}")
+    return " AND ".join(conditions) or "TRUE"
+
+
+def _constants(shape: Shape, cut: Cut) -> list[str]:
+    types = {column.name: column.duckdb for column in shape.columns}
+    return [literal(value, types[name]) for name, value in zip(shape.key, cut.prefix, strict=False)]
+
+
+def _before(shape: Shape, cut: Cut) -> str:
+    """Whether a key lies before the cut; never null."""
+    constants = _constants(shape, cut)
+    either = []
+    for depth, constant in enumerate(constants):
+        last = depth == len(constants) - 1
+        equal = [f"{quoted(shape.key[n])} = {constants[n]}" for n in range(depth)]
+        either.append(
+            " AND ".join([*equal, f"{quoted(shape.key[depth])} {'<=' if last and cut.after else '<'} {constant}"])
+        )
+    return f"coalesce({' OR '.join(f'({one})' for one in either)}, FALSE)"
 
 
 def covered(line: Line) -> str:
@@ -52,8 +111,15 @@ def above(position: Position | None) -> str:
     return f"(_era > {era} OR (_era = {era} AND (_lsn > {lsn} OR (_lsn = {lsn} AND _idx > {idx}))))"
 
 
-def taken(line: Line) -> str:
-    return f"SELECT * FROM log WHERE {covered(line)}"
+def taken(shape: Shape, line: Line, *, completed: bool) -> str:
+    """The log's rows at or below the line; completed: the inserts of key changes as they were completed."""
+    rows = f"SELECT {every(shape)} FROM log AS rows"
+    if not completed:
+        return f"{rows} WHERE {covered(line)}"
+    return f"""
+        {rows} ANTI JOIN completed AS done
+        ON rows._era = done._era AND rows._lsn = done._lsn AND rows._idx = done._idx
+        WHERE {covered(line)} UNION ALL SELECT {every(shape)} FROM completed"""
 
 
 def remainder(line: Line) -> str:
@@ -67,35 +133,35 @@ def last_truncate() -> str:
 
 def changes(shape: Shape, truncate: Position | None) -> str:
     """The changes that count: the old delta, which a truncate hides, and what was taken behind the truncate."""
-    rows = f"SELECT {every(shape)} FROM taken WHERE _op <> 't' AND {above(truncate)}"
+    rows = fresh(shape, truncate)
     return rows if truncate else f"SELECT {every(shape)} FROM delta UNION ALL {rows}"
 
 
+def fresh(shape: Shape, truncate: Position | None) -> str:
+    """Of the changes those that were taken from the log."""
+    return f"SELECT {every(shape)} FROM taken WHERE _op <> 't' AND {above(truncate)}"
+
+
 def suspects(shape: Shape) -> str:
-    """Keys of rows that left a value out, and the old keys that such a row may have come from."""
-    keys = names(shape.key)
-    old_keys = f"SELECT {names(shape.key, 'd.')} FROM {_key_changes}"
-    return f"SELECT {keys} FROM changes WHERE len(_unchanged) > 0 UNION {old_keys}"
+    """Keys of rows that left a value out."""
+    return f"SELECT DISTINCT {names(shape.key)} FROM fresh WHERE len(_unchanged) > 0"
 
 
-_key_changes = (
-    "changes AS i JOIN changes AS d "
-    "ON i._old_key IS NOT NULL AND d._op = 'd' AND i._era = d._era AND i._lsn = d._lsn AND i._idx = d._idx + 1"
-)
-
-
-def old_keys(shape: Shape) -> str:
-    """Keys whose base rows a minor fold needs too: the old keys of key changes."""
-    return f"SELECT DISTINCT {names(shape.key, 'd.')} FROM {_key_changes}"
+def moved_keys(shape: Shape, changes: str = "changes") -> str:
+    """Keys of rows that came by a key change and left a value out, and the keys that they came from."""
+    return f"""
+        SELECT {names(shape.key)} FROM {changes} WHERE _old_key IS NOT NULL AND len(_unchanged) > 0
+        UNION SELECT {names(shape.key, "d.")} FROM {changes} AS i JOIN {changes} AS d
+        ON i._old_key IS NOT NULL AND d._op = 'd' AND i._era = d._era AND i._lsn = d._lsn AND i._idx = d._idx + 1"""
 
 
 def kin(shape: Shape, *, with_base: bool) -> str:
     """All versions at hand of the suspects; each is numbered by its segment: the versions of a key between deletes."""
-    rows = f"SELECT {every(shape)}, FALSE AS older FROM changes SEMI JOIN suspects USING ({names(shape.key)})"
+    rows = f"SELECT {every(shape)}, FALSE AS older FROM changes AS rows {semi(shape, 'suspects')}"
     if with_base:
         rows = f"""
             {rows} UNION ALL
-            SELECT {every(shape)}, TRUE AS older FROM base SEMI JOIN suspects USING ({names(shape.key)})"""
+            SELECT {every(shape)}, TRUE AS older FROM base AS rows {semi(shape, "suspects")}"""
     return f"""
         SELECT *, dense_rank() OVER (ORDER BY {names(shape.key)}, deletes) AS segment FROM (
             SELECT *, count(*) FILTER (WHERE _op = 'd') OVER (
@@ -104,11 +170,12 @@ def kin(shape: Shape, *, with_base: bool) -> str:
         )"""
 
 
-def resolved(shape: Shape) -> str:
+def resolved(shape: Shape, *, across_keys: bool) -> str:
     """kin, with the values that a row left out filled in as far as its lineage knows them.
 
+    across_keys: a lineage is carried on across key changes; otherwise it is one key's, whose key changes are complete.
     `_unchanged` then names what stays unknown. `own` is true where an older value could still be in base under the
-    row's own key: its lineage begins with this key, and no delete is before it.
+    row's own key: no delete is before it, and it did not come by a key change.
     """
     torn = shape.torn
     carriers = ",\n            ".join(
@@ -138,7 +205,18 @@ def resolved(shape: Shape) -> str:
         else quoted(c.name)
         for c in shape.every
     )
+    lineages = _LINEAGES if across_keys else "WITH lineages AS (SELECT *, segment AS lineage FROM kin)"
     return f"""
+        {lineages}, carried AS (
+            SELECT *, {carriers}, bool_or(_old_key IS NOT NULL) OVER versions AS moved FROM lineages
+            WINDOW versions AS (
+                PARTITION BY lineage ORDER BY {BY_POSITION} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+            )
+        )
+        SELECT {columns}, older, deletes = 0 AND NOT moved AS own FROM carried"""
+
+
+_LINEAGES: Final = """
         WITH RECURSIVE links AS (
             SELECT DISTINCT i.segment AS child, d.segment AS parent FROM kin AS i JOIN kin AS d
             ON i._old_key IS NOT NULL AND d._op = 'd' AND i._era = d._era AND i._lsn = d._lsn AND i._idx = d._idx + 1
@@ -151,62 +229,69 @@ def resolved(shape: Shape) -> str:
         ), lineages AS (
             SELECT kin.*, coalesce(roots.root, kin.segment) AS lineage
             FROM kin LEFT JOIN roots ON kin.segment = roots.child
-        ), carried AS (
-            SELECT *, {carriers} FROM lineages
-            WINDOW versions AS (
-                PARTITION BY lineage ORDER BY {BY_POSITION} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
-            )
-        )
-        SELECT {columns}, older, lineage = segment AND deletes = 0 AS own FROM carried"""
+        )"""
 
 
-def latest(shape: Shape, *, torn: bool) -> str:
-    """The newest change of every key; `own` as in `resolved`."""
-    rows = f"SELECT {every(shape)}, FALSE AS own FROM changes"
-    if torn:
-        rows = f"""
-            {rows} ANTI JOIN suspects USING ({names(shape.key)})
-            UNION ALL SELECT {every(shape)}, own FROM resolved WHERE NOT older"""
+def completed(shape: Shape) -> str:
+    """The inserts of key changes that were taken, with what their old keys' rows know."""
+    return f"SELECT {every(shape)} FROM resolved WHERE _old_key IS NOT NULL AND _tier = 'log'"
+
+
+def candidates(shape: Shape, *, torn: bool) -> str:
+    """`fresh`, with the values that its rows left out filled in; `own` as in `resolved`."""
+    rows = f"SELECT {every(shape)}, FALSE AS own FROM fresh AS rows"
+    if not torn:
+        return rows
+    return f"""
+        {rows} {anti(shape, "suspects")}
+        UNION ALL SELECT {every(shape)}, own FROM resolved WHERE NOT older"""
+
+
+def latest(shape: Shape) -> str:
+    """The newest change of every key."""
     newest = f"row_number() OVER (PARTITION BY {names(shape.key)} ORDER BY {NEWEST_FIRST}) = 1"
-    return f"SELECT * FROM ({rows}) QUALIFY {newest}"
+    return f"SELECT * FROM candidates QUALIFY {newest}"
 
 
-def history(shape: Shape, *, torn: bool) -> str:
-    """The rows taken, as the source sent them. A key change is completed: its old values are found nowhere else."""
-    rows = f"SELECT {every(shape)} FROM taken"
-    if torn:
-        rows = f"""
-            {rows} ANTI JOIN (SELECT * FROM resolved WHERE _old_key IS NOT NULL AND _tier = 'log') USING ({BY_POSITION})
-            UNION ALL SELECT {every(shape)} FROM resolved WHERE _old_key IS NOT NULL AND _tier = 'log'"""
-    return f"SELECT {_as_tier(shape, 'history')} FROM ({rows}) ORDER BY {BY_POSITION}"
+def history(shape: Shape) -> str:
+    """The rows taken, as the source sent them, key changes completed: their old values are found nowhere else."""
+    return f"SELECT {as_tier(shape, 'history')} FROM taken ORDER BY {BY_POSITION}"
 
 
-def delta_run(shape: Shape) -> str:
-    """One merged run: the newest change of every key, tombstones kept. What base alone knows stays in `_unchanged`."""
-    unknown = "CASE WHEN own AND len(_unchanged) > 0 THEN _unchanged END"
-    return f"SELECT {_as_tier(shape, 'delta', unknown)} FROM latest ORDER BY {names(shape.key)}"
+def incoming(shape: Shape, tier: str) -> str:
+    """All changes as a sorted tier takes them, by key; of one key the newest comes last, and is the one that counts."""
+    return f"SELECT {as_tier(shape, tier, _unknown(tier))} FROM candidates ORDER BY {names(shape.key)}, {BY_POSITION}"
 
 
-def new_base(shape: Shape, *, truncated: bool) -> str:
-    """The base files read, with the changes merged in. A truncate has emptied the old ones."""
-    rows = f"SELECT {every(shape)} FROM latest WHERE _op <> 'd'"
-    if not truncated:
-        rows = f"""
-            SELECT {every(shape)} FROM base ANTI JOIN latest USING ({names(shape.key)})
-            UNION ALL {rows}"""
-    return f"SELECT {_as_tier(shape, 'base', 'NULL')} FROM ({rows}) ORDER BY {names(shape.key)}"
+def merged(shape: Shape, tier: str) -> str:
+    """A sorted tier's files read with the newest changes merged in, sorted anew: where streams cannot be merged."""
+    kept = "TRUE" if tier == "delta" else "_op <> 'd'"
+    return f"""
+        SELECT {every(shape)} FROM (
+            SELECT {every(shape)} FROM {tier} AS rows {anti(shape, "latest")}
+            UNION ALL SELECT {as_tier(shape, tier, _unknown(tier))} FROM latest WHERE {kept}
+        ) ORDER BY {names(shape.key)}"""
 
 
-def keyless_base(shape: Shape, truncate: Position | None, *, with_old: bool) -> str:
-    """The rows that a keyless table gained; with the base files read, where these are to become one."""
-    rows = f"SELECT {every(shape)} FROM taken WHERE _op IN ('c', 'r') AND {above(truncate)}"
-    if with_old:
-        rows = f"{rows} UNION ALL SELECT {every(shape)} FROM base"
-    return f"SELECT {_as_tier(shape, 'base')} FROM ({rows}) ORDER BY {BY_POSITION}"
+def _unknown(tier: str) -> str:
+    """What `_unchanged` becomes: in delta what base alone may know; in base there is nobody left to know it."""
+    return "CASE WHEN own AND len(_unchanged) > 0 THEN _unchanged END" if tier == "delta" else "NULL"
 
 
-def snapshot_keyless_base(shape: Shape) -> str:
-    return f"SELECT {_as_tier(shape, 'base')} FROM changes WHERE _op IN ('c', 'r') ORDER BY {BY_POSITION}"
+def live(shape: Shape) -> str:
+    """Base out of `latest` alone."""
+    return f"SELECT {as_tier(shape, 'base', 'NULL')} FROM latest WHERE _op <> 'd' ORDER BY {names(shape.key)}"
+
+
+def carried(shape: Shape) -> str:
+    """What of old history goes on: the newest version of each key that is live, with what it left out filled in."""
+    unknown = "CASE WHEN len(_unchanged) > 0 THEN _unchanged END"
+    return f"SELECT {as_tier(shape, 'history', unknown)} FROM latest WHERE _op <> 'd' ORDER BY {BY_POSITION}"
+
+
+def younger(line: Line) -> str:
+    """What of the history is not old."""
+    return f"SELECT * FROM staged WHERE NOT {covered(line)} ORDER BY {BY_POSITION}"
 
 
 def unknown_values(shape: Shape) -> str:
@@ -218,11 +303,14 @@ def _carrier(number: int) -> str:
     return f"carrier_{number}"
 
 
-def _as_tier(shape: Shape, tier: str, unchanged: str | None = None) -> str:
+def as_tier(shape: Shape, tier: str, unchanged: str | None = None) -> str:
     """The table's columns in order, with the tier set. `unchanged` given: the row is a state, its old key done with."""
     expressions = {"_tier": f"{text(tier)} AS _tier"}
     if unchanged is not None:
-        expressions |= {"_unchanged": f"{unchanged} AS _unchanged", "_old_key": "NULL AS _old_key"}
+        expressions |= {
+            "_unchanged": f"CAST({unchanged} AS VARCHAR[]) AS _unchanged",
+            "_old_key": "CAST(NULL AS VARCHAR) AS _old_key",
+        }
     return ", ".join(expressions.get(c.name, quoted(c.name)) for c in shape.every)
 
 
@@ -259,29 +347,45 @@ def vanished(shape: Shape, truncate: Position | None) -> str:
     return f"""
         SELECT * FROM (
             SELECT * FROM ({old}) QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {NEWEST_FIRST}) = 1
-        ) ANTI JOIN (SELECT {keys} FROM latest WHERE _op <> 'd') USING ({keys}) WHERE _op <> 'd'"""
+        ) AS rows ANTI JOIN (SELECT {keys} FROM latest WHERE _op <> 'd') AS there
+        ON {same_key(shape, "rows", "there")} WHERE _op <> 'd'"""
 
 
-def snapshot_history(shape: Shape, era: int, lowest: int, truncate: Position | None, *, torn: bool) -> str:
+@dataclass(frozen=True)
+class Closing:
+    """The rows that close keys which a snapshot found gone: at the ordinals first, first + step, ..., so that no two
+    parts of an activation use one twice. at: when the snapshot was read, in microseconds; None: unknown, or of a table
+    without a key that had no rows before either."""
+
+    first: int
+    step: int
+    at: int | None = None
+
+
+def snapshot_history(shape: Shape, era: int, lowest: int, truncate: Position | None, closing: Closing) -> str:
     """What an activation adds to history: the changes taken, the rows read, and a closing row for every vanished key.
 
-    Closing rows stand just below the lowest consistent point, behind every row read there.
+    Closing rows stand just below the lowest consistent point, behind every row read there. Without a key the rows read
+    end what was there before; where none was read, a truncate does.
     """
-    rows = f"SELECT {every(shape)} FROM ({history(shape, torn=torn)}) UNION ALL SELECT {every(shape)} FROM staged_rows"
+    rows = f"SELECT {every(shape)} FROM taken UNION ALL SELECT {every(shape)} FROM staged_rows"
     if shape.key:
         kept = {c: quoted(c) for c in shape.key}
-        closing = kept | {
+        values = kept | {
             "_op": "'d'",
             "_era": str(era),
             "_lsn": str(lowest - 1),
-            "_idx": (
-                f"CAST((SELECT count(*) FROM staged_rows) + row_number() OVER (ORDER BY {names(shape.key)}) AS INTEGER)"
-            ),
-            "_committed_at": "coalesce((SELECT max(_committed_at) FROM staged_rows), _committed_at)",
+            "_idx": f"CAST({closing.first} + {closing.step} * (row_number() OVER () - 1) AS INTEGER)",
+            "_committed_at": "_committed_at" if closing.at is None else f"make_timestamp({closing.at})",
             "_batch": "_batch",
         }
         columns = ", ".join(
-            f"{closing.get(c.name, f'CAST(NULL AS {c.duckdb})')} AS {quoted(c.name)}" for c in shape.every
+            f"{values.get(c.name, f'CAST(NULL AS {c.duckdb})')} AS {quoted(c.name)}" for c in shape.every
         )
         rows = f"{rows} UNION ALL SELECT {columns} FROM ({vanished(shape, truncate)})"
-    return f"SELECT {_as_tier(shape, 'history')} FROM ({rows}) ORDER BY {BY_POSITION}"
+    elif closing.first == 0 and closing.at is not None:
+        values = {"_op": "'t'", "_era": str(era), "_lsn": str(lowest - 1), "_idx": "0", "_batch": "0"}
+        values["_committed_at"] = f"make_timestamp({closing.at})"
+        columns = ", ".join(f"CAST({values.get(c.name, 'NULL')} AS {c.duckdb})" for c in shape.every)
+        rows = f"{rows} UNION ALL SELECT {columns}"
+    return f"SELECT {as_tier(shape, 'history')} FROM ({rows}) ORDER BY {BY_POSITION}"

@@ -1,45 +1,51 @@
-"""The files that a fold writes: a query's rows, cut into files of the target size."""
+"""The files that a fold writes: rows in their order, cut into files of about equal size."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
 
 import pyarrow as pa
-from pyiceberg.table import Table
+from pyiceberg.io import FileIO
+from pyiceberg.schema import Schema
 
 from glue_streaming import data_files
 from glue_streaming.data_files import WrittenFile
 
-_COMPRESSION = 4
-"""Arrow's bytes to Parquet's, roughly: it only decides where a file ends."""
 
-
-def write(table: Table, tier: str, batches: Iterable[pa.RecordBatch], target_file_bytes: int) -> list[WrittenFile]:
-    """Writes the rows in their order; no file where there are none."""
-    schema = data_files.arrow_schema(table.schema())
-    conformed = (
-        part
-        for batch in batches
-        for part in pa.Table.from_batches([batch]).select(schema.names).cast(schema).to_batches()
-    )
+def write(
+    batches: Iterable[pa.RecordBatch],
+    *,
+    schema: Schema,
+    location: str,
+    tier: str,
+    io: FileIO,
+    rows_per_file: int,
+    bloom: Sequence[str] = (),
+) -> list[WrittenFile]:
+    """Writes the rows in their order; no file where there are none. bloom: as in `data_files.write`."""
+    conformed = data_files.conformed(batches, data_files.arrow_schema(schema))
+    rows = (batch for batch in conformed if batch.num_rows)
     written = (
-        data_files.write(part, schema=table.schema(), location=table.location(), tier=tier, io=table.io)
-        for part in _parts(conformed, target_file_bytes * _COMPRESSION)
+        data_files.write(part, schema=schema, location=location, tier=tier, io=io, bloom=bloom)
+        for part in _parts(rows, rows_per_file)
     )
     return [file for file in written if file is not None]
 
 
-def _parts(batches: Iterator[pa.RecordBatch], limit_bytes: int) -> Iterator[Iterable[pa.RecordBatch]]:
-    """The batches in runs of about the limit; each run is to be used up before the next one."""
-    for first in batches:
-        yield _run(first, batches, limit_bytes)
+def _parts(batches: Iterator[pa.RecordBatch], limit: int) -> Iterator[Iterator[pa.RecordBatch]]:
+    """The batches in runs of `limit` rows; each run is to be used up before the next one."""
+    rest: list[pa.RecordBatch] = []
 
+    def run() -> Iterator[pa.RecordBatch]:
+        rows = 0
+        while rows < limit and (batch := rest.pop() if rest else next(batches, None)) is not None:
+            if rows + batch.num_rows > limit:
+                rest.append(batch.slice(limit - rows))
+                batch = batch.slice(0, limit - rows)
+            rows += batch.num_rows
+            yield batch
 
-def _run(first: pa.RecordBatch, batches: Iterator[pa.RecordBatch], limit_bytes: int) -> Iterator[pa.RecordBatch]:
-    size = 0
-    for batch in chain([first], batches):
-        yield batch
-        size += batch.nbytes
-        if size >= limit_bytes:
-            return
+    while rest or (first := next(batches, None)) is not None:
+        if not rest:
+            rest.append(first)
+        yield run()

@@ -1,62 +1,73 @@
-"""The fold of one table: looks at its state, chooses files, merges them, commits once, expires snapshots."""
+"""The fold of one table: looks at its state, lays the work out, merges part by part, commits once."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from pyiceberg.catalog import Catalog
+from pyiceberg.io import FileIO
 from pyiceberg.table import Table
 
 from glue_streaming import commit
 from glue_streaming.data_files import WrittenFile
-from glue_streaming.fold import expiry, output
+from glue_streaming.erasures import Erasures
+from glue_streaming.fold import expiry, part
 from glue_streaming.fold.cut import Cut
-from glue_streaming.fold.errors import LineBroken
-from glue_streaming.fold.lake_files import LakeFile, download, key_ranges, lake_files, of_tier, written_file
+from glue_streaming.fold.errors import LineBroken, SnapshotUnusable
+from glue_streaming.fold.lake_files import LakeFile, lake_files, written_file
+from glue_streaming.fold.layout import Bounds, Layout, lay_out
+from glue_streaming.fold.part import Done, Ground, LocalFiles, Part, PartKind
 from glue_streaming.fold.plan import FoldSettings, Work, work
-from glue_streaming.fold.scratch import Outputs, Scratch
 from glue_streaming.fold.shape import Shape, shape_of
 from glue_streaming.lake_table import identifier
-from glue_streaming.state import FoldState, FoldTotals, fold_state, stream_state
-from schemas.position import Line
+from glue_streaming.state import SOURCE, TABLE, FoldState, FoldTotals, SnapshotState, fold_state, stream_state
+from schemas.position import Line, Position
 
-MERGED: Final = ("delta", "base")
+TARGET_FILE_BYTES: Final = "write.target-file-size-bytes"
+"""Iceberg's own table property: over the job's setting, for one table."""
+
+RunParts = Callable[[Sequence[Part]], list[Done]]
+"""Runs parts somewhere else, side by side; an answer a part, in their order."""
 
 
 @dataclass(frozen=True)
 class Folded:
-    """What one fold did. rows and bytes written are by tier."""
+    """What one fold did. rows and bytes written are by tier; parts: into how many the work was cut.
+
+    unmatched_rows, unmatched: as in Layout.
+    """
 
     table: str
     work: Work
+    parts: int
     taken_rows: int
     removed_files: int
+    read_bytes: int
     rows: dict[str, int]
     bytes: dict[str, int]
-
-
-@dataclass(frozen=True)
-class _Chosen:
-    """The files a fold reads (and so removes), by tier, with those it only removes."""
-
-    read: dict[str, list[LakeFile]]
-    dropped: list[LakeFile]
-
-    @property
-    def removed(self) -> list[LakeFile]:
-        return [*(file for files in self.read.values() for file in files), *self.dropped]
+    unmatched_rows: int = 0
+    unmatched: tuple[Position, ...] = ()
 
 
 def fold_table(
-    catalog: Catalog, source: str, name: str, cut: Cut, kind: str, settings: FoldSettings, now: datetime
+    catalog: Catalog,
+    source: str,
+    name: str,
+    cut: Cut,
+    kind: str,
+    settings: FoldSettings,
+    now: datetime,
+    spread: RunParts | None = None,
+    erasures: Erasures | None = None,
 ) -> Folded | None:
     """Folds one table as far as it is due; None where there is nothing to do.
 
+    spread: runs the parts of a fold of `spark_bytes` or more; without it all parts run here, one after the other.
     One commit: a fold that dies before it leaves the table as it was, and files that no table reaches.
     Raises FoldError, StaleWriter (another fold of the table ran meanwhile) or CommitUnknown.
     """
@@ -64,110 +75,144 @@ def fold_table(
     due = work(name, table.properties, cut, kind, settings, now)
     if due is None:
         return None
-    shape = shape_of(source, name, table.schema(), table.properties)
+    with expiry.pinned(catalog, table, now) as pin:
+        folded = _fold(catalog, f"{source}.{name}", table, due, settings, now, spread, erasures)
+    expiry.expire(table, settings.keep, now, pin)
+    return folded
+
+
+def _fold(
+    catalog: Catalog,
+    name: str,
+    table: Table,
+    due: Work,
+    settings: FoldSettings,
+    now: datetime,
+    spread: RunParts | None,
+    erasures: Erasures | None,
+) -> Folded:
+    """Merges and commits what is due of the table as it is here."""
     files = lake_files(table)
-    with tempfile.TemporaryDirectory(prefix="headrace-fold-") as folder:
-        scratch = Scratch(shape, Path(folder))
-        try:
-            outputs, chosen = _merge(scratch, table, shape, files, due, Path(folder), settings)
-            written = {
-                tier: output.write(table, tier, scratch.batches(sql), settings.target_file_bytes)
-                for tier, sql in outputs.queries.items()
-            }
-        finally:
-            scratch.close()
-    _assert_line(table, due.line, files, chosen.removed, written)
+    layout, done = _merge(table, due, files, settings, spread, erasures)
+    written = _written(done)
+    _assert_line(table, due.line, files, layout.removed, written)
     before = fold_state(table.properties)
-    after = _after(before, due, files, chosen, written, now)
+    after = _after(before, due, files, layout, written, now)
     commit.replace(
         catalog,
-        identifier(source, name),
-        remove=[file.data_file for file in chosen.removed],
+        identifier(*name.split(".", 1)),
+        remove=[file.data_file for file in layout.removed],
         add=[file.to_data_file(table.spec().spec_id) for group in written.values() for file in group],
         expected=before,
         new=after,
         summary={"headrace.fold": due.kind, "headrace.fold.reason": due.reason},
-        tag_replaced=expiry.replaced_tag(now) if any(chosen.read[tier] for tier in MERGED) else None,
-        tag_age_seconds=settings.longest_query_seconds,
     )
-    expiry.expire(table, settings.longest_query_seconds, now)
     return Folded(
-        table=f"{source}.{name}",
+        table=name,
         work=due,
-        taken_rows=outputs.taken_rows,
-        removed_files=len(chosen.removed),
+        parts=len(layout.parts),
+        taken_rows=after.totals.log_rows_taken - before.totals.log_rows_taken,
+        removed_files=len(layout.removed),
+        read_bytes=layout.read_bytes,
         rows={tier: sum(file.rows for file in group) for tier, group in written.items()},
         bytes={tier: sum(file.size for file in group) for tier, group in written.items()},
+        unmatched_rows=layout.unmatched_rows or 0,
+        unmatched=layout.unmatched,
     )
+
+
+def merge_files(
+    due: Work, ground: Ground, files: Sequence[LakeFile], io: FileIO, bounds: Bounds, spread: RunParts | None = None
+) -> tuple[Layout, list[Done]]:
+    """Everything between a table's files and the commit. Raises SnapshotUnusable."""
+    with tempfile.TemporaryDirectory(prefix="headrace-fold-") as folder:
+        local = LocalFiles(io, Path(folder))
+        layout = lay_out(cast(PartKind, due.kind), ground, files, local, bounds)
+        done = spread(layout.parts) if spread is not None else _here(layout.parts, local)
+    if ground.snapshot is not None and due.snapshot is not None:
+        _check_snapshot(ground.shape, due.snapshot, ground.snapshot, done)
+    return layout, done
+
+
+def _here(parts: Sequence[Part], local: LocalFiles) -> list[Done]:
+    """One part after the other; what only one of them reads is on the disk no longer than it runs."""
+    done = []
+    for item in parts:
+        done.append(part.run(item, local))
+        local.drop(path for tier in ("base", "staged") for path in item.files.get(tier, ()))
+    return done
 
 
 def _merge(
-    scratch: Scratch, table: Table, shape: Shape, files: list[LakeFile], due: Work, folder: Path, settings: FoldSettings
-) -> tuple[Outputs, _Chosen]:
-    """Loads what the fold needs and sets up its output. Base files are chosen when the changed keys are known."""
-    read = {
-        "log": [file for file in of_tier(files, "log") if file.may_reach(due.line)],
-        "delta": of_tier(files, "delta"),
-        "staged": [],
-        "base": [],
-    }
-    base = of_tier(files, "base")
-    _load(scratch, table, folder, {tier: read[tier] for tier in ("log", "delta")})
-    truncate = scratch.take(due.line)
-    if due.kind == "activate" and due.snapshot is not None:
-        state = stream_state(table.properties).snapshots[due.snapshot]
-        highest = Line(state.era, state.highest - 1)
-        read |= {"staged": [f for f in of_tier(files, "staged") if f.may_reach(highest)], "base": base}
-        _load(scratch, table, folder, {tier: read[tier] for tier in ("staged", "base")})
-        return scratch.activate(due.line, truncate, due.snapshot, state), _Chosen(read, [])
-    if not shape.key:
-        merged = [] if truncate else _small(base, settings) if due.kind == "major" else []
-        read["base"] = merged if len(merged) > 1 else []
-        _load(scratch, table, folder, {"base": read["base"]})
-        return scratch.keyless(due.line, truncate), _Chosen(read, base if truncate else [])
-    if truncate:
-        return scratch.major(due.line, truncate), _Chosen(read, base)
-    if due.kind == "major":
-        read["base"] = _touched(scratch, table, shape, base, settings)
-        _load(scratch, table, folder, {"base": read["base"]})
-        return scratch.major(due.line, None), _Chosen(read, [])
-    if scratch.old_keys():
-        needed = scratch.touched(key_ranges(base, table.schema(), shape.key[0]), old_keys_only=True)
-        _load(scratch, table, folder, {"base": [base[index] for index in needed]})
-    return scratch.minor(due.line), _Chosen(read, [])
+    table: Table,
+    due: Work,
+    files: Sequence[LakeFile],
+    settings: FoldSettings,
+    spread: RunParts | None,
+    erasures: Erasures | None,
+) -> tuple[Layout, list[Done]]:
+    source, name = (table.properties[key] for key in (SOURCE, TABLE))
+    ground = Ground(
+        shape=shape_of(source, name, table.schema(), table.properties),
+        schema=table.schema(),
+        location=table.location(),
+        line=due.line,
+        snapshot=None if due.snapshot is None else stream_state(table.properties).snapshots[due.snapshot],
+        erasures=erasures if erasures is not None and _brings_meant(files, erasures) else None,
+    )
+    target = int(table.properties.get(TARGET_FILE_BYTES, settings.target_file_bytes))
+    bounds = Bounds(target, settings.part_bytes, settings.memory_bytes)
+    return merge_files(due, ground, files, table.io, bounds, spread if due.cost_bytes >= settings.spark_bytes else None)
 
 
-def _load(scratch: Scratch, table: Table, folder: Path, files: dict[str, list[LakeFile]]) -> None:
-    for tier, group in files.items():
-        scratch.load(tier, download(group, table.io, folder))
+def _brings_meant(files: Sequence[LakeFile], erasures: Erasures) -> bool:
+    """Whether rows are to be folded that an erasure may still mean: what was folded before is looked through by it."""
+    return any(erasures.reach(file.lowest) for file in files if file.tier in ("log", "staged"))
 
 
-def _touched(
-    scratch: Scratch, table: Table, shape: Shape, base: list[LakeFile], settings: FoldSettings
-) -> list[LakeFile]:
-    """The base files whose key range holds a changed key, and small ones, which become one by the way."""
-    indexes = set(scratch.touched(key_ranges(base, table.schema(), shape.key[0])))
-    touched = [file for index, file in enumerate(base) if index in indexes]
-    small = [file for file in _small(base, settings) if file not in touched]
-    return [*touched, *small] if touched or len(small) > 1 else touched
+def _written(done: Sequence[Done]) -> dict[str, list[WrittenFile]]:
+    written: dict[str, list[WrittenFile]] = {}
+    for item in done:
+        for file in item.files:
+            written.setdefault(file.tier, []).append(file)
+    return written
 
 
-def _small(files: Sequence[LakeFile], settings: FoldSettings) -> list[LakeFile]:
-    return [file for file in files if file.size < settings.target_file_bytes // 4]
+def _check_snapshot(shape: Shape, number: int, state: SnapshotState, done: Sequence[Done]) -> None:
+    """The staged rows are as many as were announced, and no row is left with a value that nobody has."""
+    table = f"{shape.source}.{shape.table}: snapshot {number}"
+    expected: dict[int, int] = {}
+    for group in state.ended.values():
+        expected[group.consistent_point] = expected.get(group.consistent_point, 0) + group.count
+    found = {point: sum(item.staged.get(point, 0) for item in done) for point in expected}
+    wrong = [
+        f"read at {point}: {found[point]} of {count}" for point, count in expected.items() if found[point] != count
+    ]
+    if wrong:
+        raise SnapshotUnusable(
+            f"{table} has not the rows it announced ({'; '.join(wrong)}). Request another snapshot of the table."
+        )
+    unknown = [row for item in done for row in item.unknown]
+    if unknown:
+        raise SnapshotUnusable(
+            f"{table} lacks the values of {unknown[:5]}: a key moved between its groups while it was read. "
+            "Request another snapshot of the table."
+        )
 
 
 def _after(
     before: FoldState,
     due: Work,
     files: Sequence[LakeFile],
-    chosen: _Chosen,
+    layout: Layout,
     written: dict[str, list[WrittenFile]],
     now: datetime,
 ) -> FoldState:
     """The fold's state behind its commit. What it took of the log is what it removed less what it put back."""
-    totals, gone = before.totals, {id(file) for file in chosen.removed}
-    appended = [file for file in chosen.removed if file.tier == "log"]
+    totals, gone = before.totals, {id(file) for file in layout.removed}
+    appended = [file for file in layout.removed if file.tier == "log"]
     back = written.get("log", [])
+    taken_rows = sum(f.rows for f in appended) - sum(f.rows for f in back)
 
     def left(tier: str) -> tuple[int, int]:
         kept = [file for file in files if file.tier == tier and id(file) not in gone]
@@ -185,7 +230,7 @@ def _after(
         line=due.line,
         activated_through=due.snapshot if due.snapshot is not None else before.activated_through,
         totals=FoldTotals(
-            log_rows_taken=totals.log_rows_taken + sum(f.rows for f in appended) - sum(f.rows for f in back),
+            log_rows_taken=totals.log_rows_taken + taken_rows,
             log_bytes_taken=totals.log_bytes_taken + sum(f.size for f in appended) - sum(f.size for f in back),
             delta_rows=delta_rows,
             delta_bytes=delta_bytes,
@@ -193,9 +238,22 @@ def _after(
             base_bytes=base_bytes,
             history_rows=history_rows,
             history_bytes=history_bytes,
+            log_files_taken=totals.log_files_taken + len(appended) - len(back),
+            merged_rows=totals.merged_rows + taken_rows if due.kind == "minor" and not layout.truncated else 0,
+            overlap_bytes=layout.overlap_bytes,
+            read_bytes=totals.read_bytes + layout.read_bytes,
+            written_bytes=totals.written_bytes + sum(f.size for group in written.values() for f in group),
+            unmatched_rows=_unmatched(totals, layout),
         ),
         folded_at=now.isoformat(),
     )
+
+
+def _unmatched(totals: FoldTotals, layout: Layout) -> int:
+    """Of delta: those that were there stay until they are looked for again, or their table is truncated."""
+    if layout.unmatched_rows is not None:
+        return layout.unmatched_rows
+    return 0 if layout.truncated else totals.unmatched_rows
 
 
 def _assert_line(

@@ -10,6 +10,7 @@ from typing import Final
 from pyiceberg.schema import Schema
 from pyiceberg.types import DecimalType, IcebergType, ListType, MapType
 
+from glue_streaming.state import WHOLE_ROWS
 from schemas.change_record import LAKE_FIELDS, METADATA_FIELDS, RESERVED
 
 METADATA: Final = tuple(str(field["name"]) for field in METADATA_FIELDS)
@@ -63,13 +64,17 @@ class ShapeColumn:
 
 @dataclass(frozen=True)
 class Shape:
-    """One lake table: `columns` are the source table's, in the table's order; `key` is () for a keyless table."""
+    """One lake table: `columns` are the source table's, in the table's order; `key` is () for a keyless table.
+
+    whole_rows: a keyless table has deletes as well, each of one row that equals it in all columns.
+    """
 
     source: str
     table: str
     columns: tuple[ShapeColumn, ...]
     key: tuple[str, ...]
     metadata: tuple[ShapeColumn, ...]
+    whole_rows: bool = False
 
     @property
     def every(self) -> tuple[ShapeColumn, ...]:
@@ -80,6 +85,11 @@ class Shape:
     def torn(self) -> tuple[ShapeColumn, ...]:
         """The columns that `_unchanged` may name."""
         return tuple(c for c in self.columns if c.toastable and c.name not in self.key)
+
+    @property
+    def searched(self) -> list[str]:
+        """The key columns that a bloom filter can be asked for, where rows are not in the order of their keys."""
+        return [c.name for c in self.columns if c.name in self.key and c.duckdb in ("VARCHAR", "INTEGER", "BIGINT")]
 
 
 def shape_of(source: str, table: str, schema: Schema, properties: Mapping[str, str]) -> Shape:
@@ -100,6 +110,7 @@ def shape_of(source: str, table: str, schema: Schema, properties: Mapping[str, s
         ),
         key=tuple(json.loads(properties["headrace.key"])),
         metadata=METADATA_COLUMNS,
+        whole_rows=properties.get(WHOLE_ROWS) == "true",
     )
 
 

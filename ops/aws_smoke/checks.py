@@ -28,7 +28,7 @@ from ops.names import Names, databases
 from ops.parts import Part
 from ops.verify import Verifier
 from ops.waiting import until
-from schemas.registry import Registry
+from producer.settings import load
 
 LEAST_CUTS: Final = 5
 MOST_FAILED_RUNS: Final = 3
@@ -164,12 +164,10 @@ def cuts(scene: Scene) -> str:
 
 def equal(scene: Scene) -> str:
     """Row by row and value by value, the lake equals the source."""
-    registry = Registry(scene.client("dynamodb"), scene.names.dynamodb("schemas"))
-    verifier = Verifier(scene.site.dsn, scene.source, scene.athena, scene.client("glue"), registry)
-    found = verifier.run(TABLES)
+    found = Verifier(load(scene.site.agent_config), scene.athena, scene.client("glue")).run(TABLES)
     if not found.equal:
-        unlike = [table.table for table in found.tables if not table.equal]
-        raise CheckFailed(f"at {found.position} these differ: {', '.join((*unlike, *found.missing))}")
+        unlike = [f"{table.table} ({table.verdict})" for table in found.tables if not table.equal]
+        raise CheckFailed(f"at {found.position} these differ: {', '.join(unlike)}")
     return f"{len(found.tables)} tables, {sum(table.source_rows for table in found.tables):,} rows at {found.position}"
 
 

@@ -48,6 +48,10 @@ class Site:
         return self.postgres.dsn_of(self.source)
 
     @property
+    def agent_config(self) -> Path:
+        return self.folder / "agent.toml"
+
+    @property
     def agent_log(self) -> Path:
         return self.folder / "agent.log"
 
@@ -67,9 +71,8 @@ def running(folder: Path, target: Target, environment: Mapping[str, str] = os.en
     try:
         postgres.start()
         shop.create(postgres, target.source)
-        config = folder / "agent.toml"
-        config.write_text(agent_config(site, target))
-        command = [sys.executable, "-m", "producer", "--config", str(config)]
+        site.agent_config.write_text(agent_config(site, target))
+        command = [sys.executable, "-m", "producer", "--config", str(site.agent_config)]
         path = str(Path(__file__).resolve().parents[2])
         inherited = {**environment, "PYTHONPATH": os.pathsep.join(filter(None, (path, environment.get("PYTHONPATH"))))}
         site.processes.start(_AGENT, command, inherited, site.agent_log, folder)

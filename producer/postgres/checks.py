@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from producer.postgres.connection import OrdinaryConnection, quoted
-from producer.postgres.source import PostgresSource
-from schemas.change_record import lake_table_name
+import psycopg
 
-MIN_SERVER_VERSION: Final = 150_000
-"""Column lists of publications can be read from 15 on."""
+from producer.postgres import catalog
+from producer.postgres.connection import OrdinaryConnection, quoted
+from producer.postgres.filters import understood
+from producer.postgres.source import PostgresSource
+from schemas.change_record import VERSIONS
+
+MIN_SERVER_VERSION: Final = 140_000
+"""Before 14 pgoutput sends no binary values."""
 
 
 @dataclass(frozen=True)
 class FoundTable:
-    """A table at the source that the configuration names."""
+    """A table at the source that the configuration names.
 
+    key: the columns that tell its rows apart by its replica identity, under FULL those of its primary key; none where
+    it has none, or only a deferrable one: under it two rows may be one for a while. Under FULL the whole row does then.
+    hidden_key: those of them that are generated and not published.
+    odd_partitions: partitions whose updates and deletes would not carry that key.
+    """
+
+    oid: int
     schema: str
     name: str
+    lake_table: str
     append_only: bool
     identity: str
-    has_primary_key: bool
+    key: tuple[str, ...]
+    hidden_key: tuple[str, ...]
+    odd_partitions: tuple[str, ...]
     readable: bool
     owned: bool
 
     @property
-    def lake_table(self) -> str:
-        return lake_table_name(self.schema, self.name)
+    def shown(self) -> str:
+        return f"{self.schema}.{self.name}"
 
     @property
     def sql(self) -> str:
@@ -37,23 +51,38 @@ class FoundTable:
 
 def captured_tables(connection: OrdinaryConnection, source: PostgresSource) -> list[FoundTable]:
     """The source's tables that the configuration names, by name; partitions count as their root table."""
-    rows = connection.execute(_TABLES).fetchall()
-    return [
-        FoundTable(schema, name, source.is_append_only(schema, name), identity, primary, readable, owned)
-        for schema, name, identity, primary, readable, owned in rows
-        if source.choice(schema, name) is not None
-    ]
+    tables = []
+    for oid, schema, name, identity, key, hidden, odd, readable, owned in connection.execute(_TABLES).fetchall():
+        choice = source.choice(oid, schema, name)
+        if choice is not None:
+            lake_table = source.names.named(oid, schema, name).lake_table
+            columns = tuple(key or ()), tuple(hidden or ()), tuple(odd)
+            found = FoundTable(oid, schema, name, lake_table, choice.append_only, identity, *columns, readable, owned)
+            tables.append(found)
+    return tables
 
 
-_TABLES: Final = """
-SELECT n.nspname, c.relname, c.relreplident::text,
-       EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary),
+_KEY: Final = """
+LATERAL (
+    SELECT array_agg(a.attname::text ORDER BY a.attname) AS columns,
+           array_agg(a.attname::text ORDER BY a.attname) FILTER (WHERE a.attgenerated <> '') AS generated
+    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_attribute a
+      ON a.attrelid = i.indrelid AND a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1])
+    WHERE i.indrelid = {table}.oid AND i.indisvalid AND i.indimmediate
+      AND CASE {table}.relreplident WHEN 'i' THEN i.indisreplident ELSE i.indisprimary END
+)"""
+_TABLES: Final = f"""
+SELECT c.oid::int8, n.nspname, c.relname, c.relreplident::text, k.columns, k.generated,
+       ARRAY(SELECT p.relid::text FROM pg_catalog.pg_partition_tree(c.oid) p
+             JOIN pg_catalog.pg_class l ON l.oid = p.relid, {_KEY.format(table="l")} lk
+             WHERE c.relkind = 'p' AND p.isleaf AND l.relreplident <> 'f'
+               AND (l.relreplident = 'n' OR k.columns IS NULL OR lk.columns IS DISTINCT FROM k.columns) ORDER BY 1),
        pg_catalog.has_table_privilege(c.oid, 'SELECT'),
        pg_catalog.pg_has_role(c.relowner, 'USAGE')
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, {_KEY.format(table="c")} k
 WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND c.relpersistence = 'p'
   AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_toast%'
-ORDER BY 1, 2
+ORDER BY 2, 3
 """
 
 
@@ -73,7 +102,7 @@ Rule = Callable[[OrdinaryConnection, PostgresSource, list[FoundTable]], Iterator
 def _version(connection: OrdinaryConnection, source: PostgresSource, tables: list[FoundTable]) -> Iterator[str]:
     version = connection.info.server_version
     if version < MIN_SERVER_VERSION:
-        yield f"PostgreSQL {version // 10_000} is too old: 15 or newer is needed"
+        yield f"PostgreSQL {version // 10_000} is too old: 14 or newer is needed"
 
 
 def _settings(connection: OrdinaryConnection, source: PostgresSource, tables: list[FoundTable]) -> Iterator[str]:
@@ -94,21 +123,114 @@ def _rights(connection: OrdinaryConnection, source: PostgresSource, tables: list
     if missing and not _one(connection, "SELECT has_database_privilege(current_database(), 'CREATE')"):
         names = " and ".join(missing)
         yield f"role {role} may not create publications ({names}): GRANT CREATE ON DATABASE {database} TO {role};"
-    for table in tables:
-        if not table.readable:
-            yield f"table {table.schema}.{table.name} may not be read: GRANT SELECT ON {table.sql} TO {role};"
-        name = publication_of(source, table.append_only)
-        if not table.owned and not _published(connection, name, table):
-            statement = f"ALTER PUBLICATION {quoted(name)} ADD TABLE {table.sql};"
-            if name in missing:
-                statement = f"{_creation(source, name)} {statement}"
-            yield f"table {table.schema}.{table.name} is not {role}'s to publish: as its owner, {statement}"
+
+
+def shaping_problems(connection: OrdinaryConnection, source: PostgresSource, table: FoundTable) -> Iterator[str]:
+    """Whether what the configuration makes of the table leaves its rows apart."""
+    shaping = source.shaping(table.oid, table.schema, table.name)
+    for column in sorted(shaping.exclude_columns | shaping.mask_columns.keys()):
+        if not table.append_only and column in table.key:
+            yield (
+                f"column {column} of {table.shown} is in its key and cannot be left out or masked: hash it "
+                f"(hash_columns), so that rows still differ"
+            )
+    if shaping.rename is not None and table.lake_table != shaping.rename:
+        yield (
+            f"table {table.shown} is {table.lake_table} in the lake, which a later rename = {shaping.rename!r} does "
+            f"not change: take it out of the configuration"
+        )
+    if shaping.where is not None:
+        yield from _filtered(connection, source, table, shaping.where)
+
+
+def _filtered(connection: OrdinaryConnection, source: PostgresSource, table: FoundTable, where: str) -> Iterator[str]:
+    if connection.info.server_version < catalog.COLUMN_LISTS_SINCE:
+        yield f"table {table.shown} has a row filter (where), which PostgreSQL 15 and newer can publish: take it out"
+        return
+    name = publication_of(source, table.append_only)
+    if not table.owned:
+        if catalog.published(connection, name).get((table.schema, table.name)) is None:
+            add = f"ALTER PUBLICATION {quoted(name)} ADD TABLE {table.sql} WHERE ({where});"
+            drop = f"ALTER PUBLICATION {quoted(name)} DROP TABLE {table.sql};"
+            yield f"table {table.shown} is published without its row filter: as its owner, {drop} {add}"
+        return
+    try:
+        columns = understood(connection, table.schema, table.name, where).columns
+    except psycopg.Error as error:
+        yield f"the row filter of {table.shown} ({where}) is refused: {str(error).strip()}"
+        return
+    outside = sorted(columns - set(table.key))
+    if outside and not table.append_only and table.identity != "f":
+        yield (
+            f"the row filter of {table.shown} looks at {', '.join(outside)}, which updates and deletes do not carry, "
+            f"so they would fail at the source: ALTER TABLE {table.sql} REPLICA IDENTITY FULL; or filter by its key"
+        )
+
+
+def rights_problems(connection: OrdinaryConnection, source: PostgresSource, table: FoundTable) -> Iterator[str]:
+    """What the role may not do with the table."""
+    role = quoted(str(_one(connection, "SELECT current_user::text")))
+    if not table.readable:
+        yield f"table {table.shown} may not be read: GRANT SELECT ON {table.sql} TO {role};"
+    name = publication_of(source, table.append_only)
+    if not table.owned and (table.schema, table.name) not in catalog.published(connection, name):
+        statement = f"ALTER PUBLICATION {quoted(name)} ADD TABLE {table.sql};"
+        if _publication(connection, name) is None:
+            statement = f"{_creation(source, name)} {statement}"
+        yield f"table {table.shown} is not {role}'s to publish: as its owner, {statement}"
+
+
+def name_problems(table: FoundTable, tables: Sequence[FoundTable]) -> Iterator[str]:
+    """Whether the table's name in the lake is that of the view of another's versions, or the other way round."""
+    for other in tables:
+        names = sorted((table.lake_table, other.lake_table))
+        if names[0] + VERSIONS == names[1]:
+            yield (
+                f"{other.shown} and {table.shown} would be {' and '.join(names)} in the lake, where {names[1]} is what "
+                f"the versions of {names[0]} are called: set rename for {table.shown} in the configuration"
+            )
+
+
+def identity_problems(table: FoundTable) -> Iterator[str]:
+    """Why updates and deletes would not name their row."""
+    if table.append_only:
+        return
+    name, alter = f"table {table.shown}", f"ALTER TABLE {table.sql}"
+    if table.identity == "n" and table.key:
+        yield f"{name} has REPLICA IDENTITY NOTHING: {alter} REPLICA IDENTITY DEFAULT;"
+    elif table.identity == "i" and not table.key:
+        yield f"{name} has lost the index that was its REPLICA IDENTITY: {alter} REPLICA IDENTITY DEFAULT;"
+    elif not table.key and table.identity != "f":
+        yield (
+            f"{name} has no key to tell its rows apart (a deferrable one does not): {alter} ADD PRIMARY KEY (...); or "
+            f"{alter} REPLICA IDENTITY USING INDEX ...; or {alter} REPLICA IDENTITY FULL; or, where rows are only ever "
+            f"inserted, set append_only = true for it in the configuration"
+        )
+    elif table.hidden_key:
+        yield (
+            f"{name} has generated columns in its key ({', '.join(table.hidden_key)}), which are not published: "
+            f"{alter} REPLICA IDENTITY USING INDEX ... with one that has none"
+        )
+    if not table.key and table.identity != "f":
+        return
+    for partition in table.odd_partitions:
+        yield (
+            f"partition {partition} of {table.shown} tells its rows apart by another key than "
+            f"({', '.join(table.key) or 'the whole row'}): ALTER TABLE {partition} REPLICA IDENTITY FULL;"
+        )
 
 
 def _named(connection: OrdinaryConnection, source: PostgresSource, tables: list[FoundTable]) -> Iterator[str]:
     for choice in source.tables:
-        if not any(choice.matches(table.schema, table.name) for table in tables):
+        matched = [table for table in tables if choice in source.choices(table.oid, table.schema, table.name)]
+        if not matched and any(choice.matches(*name) for name in source.names.known()):
+            continue  # it was dropped since
+        if not matched:
             yield f"no table matches {choice.name}: create it, or take it out of the configuration"
+            continue
+        there = {name for table in matched for name in catalog.column_names(connection, table.oid)}
+        for column in sorted(choice.shaping.columns - there):
+            yield f"no table that matches {choice.name} has a column {column}: mend its name in the configuration"
     by_lake_table: dict[str, FoundTable] = {}
     for table in tables:
         other = by_lake_table.setdefault(table.lake_table, table)
@@ -119,19 +241,17 @@ def _named(connection: OrdinaryConnection, source: PostgresSource, tables: list[
             )
 
 
-def _identities(connection: OrdinaryConnection, source: PostgresSource, tables: list[FoundTable]) -> Iterator[str]:
+def _each_table(connection: OrdinaryConnection, source: PostgresSource, tables: list[FoundTable]) -> Iterator[str]:
+    there = {
+        *catalog.published(connection, source.publication),
+        *catalog.published(connection, source.append_publication),
+    }
     for table in tables:
-        name = f"{table.schema}.{table.name}"
-        if table.append_only or (table.identity in "df" and table.has_primary_key) or table.identity == "i":
-            continue
-        if table.has_primary_key:
-            yield f"table {name} has REPLICA IDENTITY NOTHING: ALTER TABLE {table.sql} REPLICA IDENTITY DEFAULT;"
-        else:
-            yield (
-                f"table {name} has no key to tell its rows apart: ALTER TABLE {table.sql} ADD PRIMARY KEY (...); or "
-                f"ALTER TABLE {table.sql} REPLICA IDENTITY USING INDEX ...; or, where rows are only ever inserted, set "
-                f"append_only = true for it in the configuration"
-            )
+        yield from rights_problems(connection, source, table)
+        yield from identity_problems(table)
+        yield from shaping_problems(connection, source, table)
+        if (table.schema, table.name) not in there:
+            yield from name_problems(table, tables)
 
 
 def _publications(connection: OrdinaryConnection, source: PostgresSource, tables: list[FoundTable]) -> Iterator[str]:
@@ -148,24 +268,23 @@ def _publications(connection: OrdinaryConnection, source: PostgresSource, tables
             yield f"publication {name} publishes something else: {_set(name, 'publish', wanted)}"
         if not via_root:
             yield f"publication {name} names partitions: {_set(name, 'publish_via_partition_root', 'true')}"
-        yield from _members(connection, name, append_only, tables)
+        yield from _members(connection, source, name, append_only, tables)
 
 
-def _members(connection: OrdinaryConnection, name: str, append_only: bool, tables: list[FoundTable]) -> Iterator[str]:
+def _members(
+    connection: OrdinaryConnection, source: PostgresSource, name: str, append_only: bool, tables: list[FoundTable]
+) -> Iterator[str]:
     ours = {(table.schema, table.name) for table in tables if table.append_only == append_only}
-    rows = connection.execute(
-        "SELECT schemaname, tablename, rowfilter IS NOT NULL FROM pg_catalog.pg_publication_tables "
-        "WHERE pubname = %s ORDER BY 1, 2",
-        (name,),
-    ).fetchall()
-    for schema, table, filtered in rows:
+    shapings = {(t.schema, t.name): source.shaping(t.oid, t.schema, t.name) for t in tables}
+    filtering = {name for name, shaping in shapings.items() if shaping.where is not None}
+    for (schema, table), filtered in catalog.published(connection, name).items():
         identifier = f"{quoted(schema)}.{quoted(table)}"
         if (schema, table) not in ours:
             yield (
                 f"publication {name} holds {schema}.{table}, which the configuration does not place there: "
                 f"ALTER PUBLICATION {quoted(name)} DROP TABLE {identifier};"
             )
-        elif filtered:
+        elif filtered is not None and (schema, table) not in filtering:
             yield (
                 f"publication {name} has a row filter on {schema}.{table}: ALTER PUBLICATION {quoted(name)} DROP "
                 f"TABLE {identifier}; ALTER PUBLICATION {quoted(name)} ADD TABLE {identifier};"
@@ -195,7 +314,7 @@ def _slot(connection: OrdinaryConnection, source: PostgresSource, tables: list[F
         )
 
 
-_RULES: Final[tuple[Rule, ...]] = (_version, _settings, _rights, _named, _identities, _publications, _slot)
+_RULES: Final[tuple[Rule, ...]] = (_version, _settings, _rights, _named, _each_table, _publications, _slot)
 
 
 def _publication(connection: OrdinaryConnection, name: str) -> tuple[bool, ...] | None:
@@ -204,14 +323,6 @@ def _publication(connection: OrdinaryConnection, name: str) -> tuple[bool, ...] 
         "FROM pg_catalog.pg_publication WHERE pubname = %s",
         (name,),
     ).fetchone()
-
-
-def _published(connection: OrdinaryConnection, publication: str, table: FoundTable) -> bool:
-    row = connection.execute(
-        "SELECT 1 FROM pg_catalog.pg_publication_tables WHERE pubname = %s AND schemaname = %s AND tablename = %s",
-        (publication, table.schema, table.name),
-    ).fetchone()
-    return row is not None
 
 
 def _creation(source: PostgresSource, name: str) -> str:

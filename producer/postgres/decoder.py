@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from producer.change import Begin, Change, Commit, Event, Rejected
 from producer.errors import SourceProtocolBroken
@@ -12,9 +13,14 @@ from producer.postgres.messages import UNCHANGED, Row
 from producer.postgres.rows import Encoded, RowEncoder, Stamp, Unencodable
 from schemas.position import Position
 
+_NO_OLD_ROW: Final = (
+    "the source did not send the whole old row, and the table has no key: "
+    "ALTER TABLE ... REPLICA IDENTITY FULL, of each partition too; then take a new snapshot"
+)
+
 
 @dataclass
-class _Transaction:
+class OpenTransaction:
     """The transaction under way. skipped: it is in the spool already."""
 
     lsn: int
@@ -36,11 +42,28 @@ class Decoder:
     after_lsn: int
     describe: Callable[[messages.Relation], RowEncoder]
     _encoders: dict[int, RowEncoder] = field(default_factory=dict)
-    _transaction: _Transaction | None = None
+    _transaction: OpenTransaction | None = None
 
     @property
     def between_transactions(self) -> bool:
         return self._transaction is None
+
+    @property
+    def open_transaction(self) -> OpenTransaction | None:
+        return self._transaction
+
+    def enter_transaction(self, lsn: int, committed_at: int, emitted: int, *, skipped: bool = False) -> None:
+        """Stand within a transaction whose messages so far somebody else has decoded, into `emitted` changes."""
+        stamp = Stamp.of(self.era, lsn, committed_at)
+        self._transaction = OpenTransaction(lsn, committed_at, stamp, skipped, emitted)
+
+    def close_transaction(self) -> None:
+        """Stand between transactions."""
+        self._transaction = None
+
+    def encoder_of(self, oid: int) -> RowEncoder | None:
+        """None for a relation that was not described."""
+        return self._encoders.get(oid)
 
     def decode(self, data: bytes) -> list[Event]:
         """The events of one message. Raises SourceProtocolBroken where the stream makes no sense."""
@@ -66,7 +89,7 @@ class Decoder:
             raise SourceProtocolBroken(f"transaction {message.xid} begins inside another")
         stamp = Stamp.of(self.era, message.final_lsn, message.committed_at)
         skipped = message.final_lsn <= self.after_lsn
-        self._transaction = _Transaction(message.final_lsn, message.committed_at, stamp, skipped)
+        self._transaction = OpenTransaction(message.final_lsn, message.committed_at, stamp, skipped)
         return [] if skipped else [Begin(message.final_lsn, message.committed_at, message.xid)]
 
     def _commit(self, message: messages.Commit) -> list[Event]:
@@ -79,17 +102,19 @@ class Decoder:
         return [Commit(message.lsn, message.end_lsn, message.committed_at, transaction.emitted)]
 
     def _changes(
-        self, transaction: _Transaction, message: messages.Insert | messages.Update | messages.Delete, data: bytes
+        self, transaction: OpenTransaction, message: messages.Insert | messages.Update | messages.Delete, data: bytes
     ) -> list[Event]:
         encoder = self._encoder(message.relation)
         if isinstance(message, messages.Insert):
             return [self._change(transaction, encoder, "c", message.new, data)]
+        if encoder.schema.whole_rows:
+            return self._whole_rows(transaction, encoder, message, data)
         if isinstance(message, messages.Delete):
             return [self._change(transaction, encoder, "d", message.old, data)]
         return self._update(transaction, encoder, message, data)
 
     def _update(
-        self, transaction: _Transaction, encoder: RowEncoder, message: messages.Update, data: bytes
+        self, transaction: OpenTransaction, encoder: RowEncoder, message: messages.Update, data: bytes
     ) -> list[Event]:
         new = _completed(message, encoder.key)
         if message.old is None or _same_key(message.old, new, encoder.key):
@@ -100,9 +125,34 @@ class Decoder:
             self._change(transaction, encoder, "c", new, data, moved_from),
         ]
 
+    def _whole_rows(
+        self, transaction: OpenTransaction, encoder: RowEncoder, message: messages.Update | messages.Delete, data: bytes
+    ) -> list[Event]:
+        """Without a key a row is known by all that it holds: an update takes the old row away and brings the new one.
+
+        Where the source did not send the whole old row, nobody can tell which one is meant.
+        """
+        if message.old is None or message.old_kind != "O":
+            op = "d" if isinstance(message, messages.Delete) else "u"
+            return [self._rejected(transaction, encoder, op, _NO_OLD_ROW, data)]
+        removed = self._change(transaction, encoder, "d", message.old, data)
+        if isinstance(message, messages.Delete):
+            return [removed]
+        return [removed, self._change(transaction, encoder, "c", _completed(message, ()), data)]
+
+    def _rejected(
+        self, transaction: OpenTransaction, encoder: RowEncoder, op: str, reason: str, data: bytes
+    ) -> Rejected:
+        position = Position(self.era, transaction.lsn, transaction.emitted)
+        transaction.emitted += 1
+        shown = None if encoder.hides else data
+        return Rejected(
+            encoder.schema.table, encoder.schema, op, b"", None, position, transaction.committed_at, reason, shown
+        )
+
     def _change(
         self,
-        transaction: _Transaction,
+        transaction: OpenTransaction,
         encoder: RowEncoder,
         op: str,
         row: Row,
@@ -114,7 +164,7 @@ class Decoder:
         position = Position(self.era, transaction.lsn, idx)
         return encode_change(encoder, op, row, position, transaction.committed_at, transaction.stamp, data, old_key)
 
-    def _truncate(self, transaction: _Transaction, oid: int) -> Event:
+    def _truncate(self, transaction: OpenTransaction, oid: int) -> Event:
         encoder = self._encoder(oid)
         idx = transaction.emitted
         transaction.emitted += 1
@@ -128,7 +178,7 @@ class Decoder:
             raise SourceProtocolBroken(f"a change of relation {oid}, which was never described")
         return encoder
 
-    def _require_transaction(self) -> _Transaction:
+    def _require_transaction(self) -> OpenTransaction:
         if self._transaction is None:
             raise SourceProtocolBroken("a change outside a transaction")
         return self._transaction
@@ -149,8 +199,9 @@ def encode_change(
     try:
         encoded: Encoded = encoder.encode(row)
     except Unencodable as error:
-        key_text = encoder.key_text(row) if len(row) == len(encoder.encoders) else None
-        return Rejected(schema.table, schema, op, b"", key_text, position, committed_at, str(error), raw)
+        key_text = encoder.key_text(row) if len(row) == len(encoder.mapped) else None
+        shown = None if encoder.hides else raw
+        return Rejected(schema.table, schema, op, b"", key_text, position, committed_at, str(error), shown)
     datum = encoder.datum(op, stamp, position.idx, encoded, old_key)
     return Change(schema.table, schema, op, encoder.key_of(encoded.columns), position, committed_at, datum)
 

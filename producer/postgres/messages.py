@@ -1,4 +1,4 @@
-"""pgoutput's messages (protocol version 1, text format), as PostgreSQL's manual lays them out."""
+"""pgoutput's messages (protocol version 1, values as text or binary), as PostgreSQL's manual lays them out."""
 
 from __future__ import annotations
 
@@ -18,8 +18,14 @@ class _Unchanged:
         return "UNCHANGED"
 
 
+class Binary(bytes):
+    """A value in its type's binary form; a value that is plain bytes is in text form."""
+
+    __slots__ = ()
+
+
 UNCHANGED: Final = _Unchanged()
-Value: TypeAlias = bytes | _Unchanged | None
+Value: TypeAlias = bytes | Binary | _Unchanged | None
 Row: TypeAlias = list[Value]
 
 
@@ -79,11 +85,11 @@ class Truncate(NamedTuple):
 Message: TypeAlias = Relation | Begin | Commit | Insert | Update | Delete | Truncate | None
 
 _INSERT, _UPDATE, _DELETE, _BEGIN, _COMMIT = b"IUDBC"
-_RELATION, _TRUNCATE, _TYPE, _ORIGIN, _LOGICAL = b"RTYOM"
-_NULL, _TEXT, _TOAST = b"ntu"
+_RELATION, _TRUNCATE, _TYPE, _ORIGIN, LOGICAL = b"RTYOM"
+_NULL, _TEXT, _TOAST, _BINARY = b"ntub"
 _KEY, _OLD, _NEW = b"KON"
-_NO_MEANING: Final = frozenset((_TYPE, _ORIGIN, _LOGICAL))
-"""Types are looked up in the catalog, origins and logical messages are not asked for."""
+NO_MEANING: Final = frozenset((_TYPE, _ORIGIN, LOGICAL))
+"""Types are looked up in the catalog; origins make no difference; logical messages change no row."""
 
 _u16 = struct.Struct(">H").unpack_from
 _u32 = struct.Struct(">I").unpack_from
@@ -123,7 +129,7 @@ def _parse(data: bytes) -> Message:
     if kind == _TRUNCATE:
         count = _u32(data, 1)[0]
         return Truncate(struct.unpack_from(f">{count}I", data, 6))
-    if kind in _NO_MEANING:
+    if kind in NO_MEANING:
         return None
     raise ValueError(f"unknown kind {chr(kind)!r}")
 
@@ -151,6 +157,10 @@ def _row(data: bytes, at: int) -> tuple[Row, int]:
             start = at + 5
             at = start + _u32(data, at + 1)[0]
             values.append(data[start:at])
+        elif kind == _BINARY:
+            start = at + 5
+            at = start + _u32(data, at + 1)[0]
+            values.append(Binary(data[start:at]))
         elif kind == _NULL:
             values.append(None)
             at += 1

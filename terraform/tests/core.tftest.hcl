@@ -104,10 +104,44 @@ run "the_bucket_is_closed" {
   assert {
     condition = alltrue([
       for rule in aws_s3_bucket_lifecycle_configuration.lake.rule :
-      alltrue([for filter in rule.filter : filter.prefix == "results/"]) || length([for expiration in rule.expiration : expiration if coalesce(expiration.days, 0) > 0]) == 0
+      alltrue([for filter in rule.filter : contains(["results/", "claims/"], filter.prefix)]) || length([for expiration in rule.expiration : expiration if coalesce(expiration.days, 0) > 0]) == 0
     ])
-    error_message = "Only query results expire; no rule deletes a current object of a table."
+    error_message = "Only query results and claims expire; no rule deletes a current object of a table."
   }
+  assert {
+    condition     = one([for rule in aws_s3_bucket_lifecycle_configuration.lake.rule : rule.expiration[0].days if rule.id == "expire-claims"]) == 30
+    error_message = "Payloads outlive the seven days of the stream by 23."
+  }
+}
+
+run "payloads_outlive_a_longer_stream" {
+  command = plan
+  variables {
+    stream = { retention_hours = 721 }
+  }
+  assert {
+    condition     = one([for rule in aws_s3_bucket_lifecycle_configuration.lake.rule : rule.expiration[0].days if rule.id == "expire-claims"]) == 54
+    error_message = "The safe age follows the stream's retention, in days begun."
+  }
+}
+
+run "payloads_may_go_two_days_behind_the_stream" {
+  command = plan
+  variables {
+    lake = { claims_days = 9 }
+  }
+  assert {
+    condition     = one([for rule in aws_s3_bucket_lifecycle_configuration.lake.rule : rule.expiration[0].days if rule.id == "expire-claims"]) == 9
+    error_message = "As it was set."
+  }
+}
+
+run "payloads_that_go_before_their_records" {
+  command = plan
+  variables {
+    lake = { claims_days = 8 }
+  }
+  expect_failures = [var.lake]
 }
 
 run "the_streaming_job_stands" {
@@ -390,10 +424,17 @@ run "values_that_cannot_be" {
     artefacts  = { folder = "tests/none" }
     sources    = { shop = {}, shop_lake = {} }
     analysts   = ["everyone"]
-    lake       = { results_days = 0 }
     schedules  = { ingest = "every minute" }
   }
-  expect_failures = [var.stream, var.stream_job, var.fold_job, var.artefacts, var.sources, var.analysts, var.lake, var.schedules]
+  expect_failures = [var.stream, var.stream_job, var.fold_job, var.artefacts, var.sources, var.analysts, var.schedules]
+}
+
+run "results_that_go_at_once" {
+  command = plan
+  variables {
+    lake = { results_days = 0 }
+  }
+  expect_failures = [var.lake]
 }
 
 run "half_a_shard_and_other_halves" {

@@ -215,7 +215,7 @@ run "jobs_in_the_vpc" {
     error_message = "The jobs' group admits itself on all TCP ports, as Glue demands, and no network."
   }
   assert {
-    condition     = keys(aws_iam_role_policy.job_network) == ["fold", "stream"]
+    condition     = keys(aws_iam_role_policy.job_network) == ["fold", "maintain", "stream"]
     error_message = "Both jobs' roles may make their network interfaces."
   }
 }

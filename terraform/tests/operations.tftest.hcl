@@ -46,11 +46,11 @@ run "everything_is_watched" {
   }
 
   assert {
-    condition = length(aws_cloudwatch_metric_alarm.watched) == 10 + 2 * 7 && alltrue([
-      for pair in setproduct(["shop", "crm"], ["silent", "lagging", "stale", "hole", "parked", "commits-failing", "bad-settings"]) :
+    condition = length(aws_cloudwatch_metric_alarm.watched) == 10 + 2 * 8 && alltrue([
+      for pair in setproduct(["shop", "crm"], ["silent", "lagging", "stale", "hole", "unmatched-deletes", "parked", "commits-failing", "bad-settings"]) :
       contains(keys(aws_cloudwatch_metric_alarm.watched), join("-", pair))
     ])
-    error_message = "Each source has its seven alarms, beside the ten of stream, workflows, function and dead letters."
+    error_message = "Each source has its eight alarms, beside the ten of stream, workflows, function and dead letters."
   }
   assert {
     condition     = alltrue([for alarm in local.metric_alarms : alarm.alarm_actions == toset([local.topic_arn]) && alarm.ok_actions == toset([local.topic_arn])])
@@ -127,7 +127,7 @@ run "people_are_told" {
     error_message = "Every rule tells the topic, and keeps what it could not deliver."
   }
   assert {
-    condition     = jsondecode(aws_cloudwatch_event_rule.trouble["job-failed"].event_pattern).detail == { jobName = ["headrace-stream", "headrace-fold"], state = ["FAILED", "TIMEOUT"] }
+    condition     = jsondecode(aws_cloudwatch_event_rule.trouble["job-failed"].event_pattern).detail == { jobName = ["headrace-stream", "headrace-fold", "headrace-maintain"], state = ["FAILED", "TIMEOUT"] }
     error_message = "Failed runs of the two jobs are told; a run that the ingest workflow stopped is not."
   }
   assert {
@@ -214,7 +214,7 @@ run "the_bill_is_given_its_figures" {
     error_message = "Shards at their highest, workers, setting and schedules go into the bill."
   }
   assert {
-    condition     = output.cost_inputs.alarm_metrics == 17 + 10 + 10 && output.cost_inputs.keys == 0 && output.cost_inputs.endpoints == 0
+    condition     = output.cost_inputs.alarm_metrics == 18 + 10 + 10 && output.cost_inputs.keys == 0 && output.cost_inputs.endpoints == 0
     error_message = "Alarms are paid by the metrics that they watch; a key of the site's own is not this deployment's."
   }
 }

@@ -13,7 +13,7 @@ import pytest
 
 from bench import corpus as corpora
 from bench import harness
-from bench.change_rows import SOURCE, TABLE, changes, peers_avro_schema, table_schema
+from bench.change_rows import ENVELOPES, SOURCE, TABLE, changes, peers_avro_schema, table_schema
 from bench.corpus import Corpus, FedStream
 from bench.feed import FileKinesis
 from bench.harness import Row, report
@@ -30,7 +30,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, Path]:
     folder = tmp_path_factory.mktemp("corpus") / "forms"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(corpora, "BLOCK_ROWS", 100)
-        return corpora.make(ROWS, folder), folder
+        return corpora.make(ROWS, folder, ["avro", "flat", *ENVELOPES]), folder
 
 
 def payloads(folder: Path, form: str) -> list[bytes]:
@@ -52,7 +52,23 @@ def test_all_forms_hold_the_same_rows(made: tuple[Corpus, Path]) -> None:
     schema = peers_avro_schema(table_schema())
     assert [of_avro(row) for item in payloads(folder, "avro") for row in datums(item, schema)] == wanted
     assert [of_flat(json.loads(item)) for item in payloads(folder, "flat")] == wanted
-    assert [of_envelope(json.loads(item)) for item in payloads(folder, "debezium")] == wanted
+    for form, envelope in ENVELOPES.items():
+        messages = [json.loads(item) for item in payloads(folder, form)]
+        assert [of_envelope(item["payload"] if envelope.schema else item) for item in messages] == wanted
+
+
+def test_an_envelope_is_what_its_setup_makes_of_it(made: tuple[Corpus, Path]) -> None:
+    """Times with zone are text, the row before an update comes with REPLICA IDENTITY FULL alone, and a schema part
+    names every field of the rows."""
+    _, folder = made
+    first = {form: [json.loads(item) for item in payloads(folder, form)] for form in ENVELOPES}
+    assert {type(item["after"]["ordered_at"]) for item in first["debezium"] if item["after"]} == {str}
+    assert {type(item["after"]["ordered_at"]) for item in first["debezium-numbers"] if item["after"]} == {int}
+    updates = [at for at, item in enumerate(first["debezium"]) if item["op"] == "u"]
+    assert all(first["debezium"][at]["before"] is None for at in updates)
+    assert all(first["debezium-before"][at]["before"] for at in updates)
+    described = first["debezium-schema"][0]["schema"]["fields"]
+    assert [field["field"] for field in described[1]["fields"]] == COLUMNS
 
 
 def test_a_lane_is_the_corpus_under_another_name(made: tuple[Corpus, Path]) -> None:
@@ -74,11 +90,12 @@ def test_a_stream_of_files_is_read_as_kinesis_is(tmp_path: Path) -> None:
         assert found.at_tip
         return [(record.sequence, record.data, record.partition_key) for record in found.records]
 
-    key = partition_key(SOURCE, TABLE, "0")
-    assert read(Start()) == [("0", b"a", key), ("1", b"b", key)]
+    (first, a, _), (second, b, of) = read(Start())
+    assert (a, b, of) == (b"a", b"b", partition_key(SOURCE, TABLE, "0"))
+    assert int(first) < int(second)
     stream.send(1, [(TABLE, "0", b"c")])
-    assert read(Start("1")) == [("2", b"c", key)]
-    assert read(Start("1", inclusive=True)) == [("1", b"b", key), ("2", b"c", key)]
+    assert [data for _, data, _ in read(Start(second))] == [b"c"]
+    assert [data for _, data, _ in read(Start(second, inclusive=True))] == [b"b", b"c"]
 
 
 def test_a_part_that_is_run_again_replaces_its_rows_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,5 +132,9 @@ def of_envelope(change: dict[str, Any]) -> tuple[str, int, dict[str, Any]]:
     values = dict(change["after"] or change["before"])
     values["price"] = None if values["price"] is None else Decimal(values["price"])
     for name in ("ordered_at", "shipped_at"):
-        values[name] = None if values[name] is None else datetime.fromtimestamp(values[name] / 1e6, UTC)
+        values[name] = None if values[name] is None else moment(values[name])
     return change["op"], change["source"]["lsn"], values
+
+
+def moment(value: str | int) -> datetime:
+    return datetime.fromisoformat(value) if isinstance(value, str) else datetime.fromtimestamp(value / 1e6, UTC)

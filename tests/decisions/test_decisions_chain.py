@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
+
 import pytest
 
-from glue_streaming.chain import BrokenChain, Duplicate, Fill, Gap, Lane, Load, Verdict, advance, declare, judge
+from glue_streaming.chain import (
+    BrokenChain,
+    Duplicate,
+    Fill,
+    Gap,
+    Lane,
+    Load,
+    Verdict,
+    advance,
+    declare,
+    declare_behind,
+    judge,
+)
 from glue_streaming.holes import Hole
 from schemas.position import Line, Position
 
@@ -110,3 +125,23 @@ def test_decisions_chain_declare_opens_a_hole_and_goes_on_behind_it() -> None:
 def test_decisions_chain_declare_in_a_new_era_begins_at_the_eras_beginning() -> None:
     """What the old era's mark says nothing about is missing from the new era's first position on."""
     assert declare(Lane("0", at(90)), at(10, era=2), "gap", AT).holes[0].after is None
+
+
+@pytest.mark.parametrize("go_on", [lambda lane: advance(lane, Load(), at(5, era=2)), lambda lane: _gap(lane)])
+def test_decisions_chain_a_lane_keeps_where_it_stood_at_the_end_of_an_era(go_on: Callable[[Lane], Lane]) -> None:
+    """What the old era's progress names beyond that is a hole of the old era, once; what lies within is none."""
+    lane = go_on(Lane("0", at(10)))
+    assert lane.before == at(10)
+    assert declare_behind(lane, at(10), "lost", AT) is None
+    lost = declare_behind(lane, at(20), "lost", AT)
+    assert lost is not None
+    assert (lost.mark, lost.holes[-1]) == (lane.mark, replace(hole(at(10), at(20)), reason="lost"))
+    assert declare_behind(lost, at(20), "lost", AT) is None
+    assert declare_behind(advance(lane, Load(), at(6, era=2)), at(30, era=2), "lost", AT) is None
+    later = advance(lost, Load(), at(5, era=3))
+    assert declare_behind(later, at(30), "lost", AT) is None
+    assert declare_behind(Lane("0", at(5, era=2)), at(20), "lost", AT) is not None
+
+
+def _gap(lane: Lane) -> Lane:
+    return declare(lane, at(5, era=2), "gap", AT)

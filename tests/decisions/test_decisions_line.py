@@ -10,6 +10,7 @@ from glue_streaming.fold.line import (
     Closure,
     activation,
     closure,
+    continues,
     fold_line,
     joins_cut,
     repair,
@@ -147,6 +148,26 @@ def test_decisions_line_closure_clears_its_tables_behind_the_horizon() -> None:
     assert closed.clears("t", 105.0, 5.0)
     assert not closed.clears("t", 104.9, 5.0)
     assert not closed.clears("other", 105.0, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "fold", "expected"),
+    [
+        (None, FoldState(Line(2, 5), 9), True),
+        (None, FoldState(Line(1, 5), 3), False),
+        (None, FoldState(), True),
+        (SnapshotState(5, 1, {0: EndedGroup(1, 8, None, None, 0)}, era=1), FoldState(), False),
+        (SnapshotState(5, 2, {0: EndedGroup(1, 8, None, None, 0)}, era=1), FoldState(), True),
+        (SnapshotState(5, 1, {0: EndedGroup(1, 8, None, None, 0)}, era=2), FoldState(), True),
+    ],
+    ids=["activated in it", "activated before", "never", "may be activated before", "incomplete", "of it"],
+)
+def test_decisions_line_a_table_continues_in_an_era(
+    snapshot: SnapshotState | None, fold: FoldState, expected: bool
+) -> None:
+    """A complete snapshot of an earlier era may still become the first state of a table that was never activated."""
+    stream = StreamState(snapshots={} if snapshot is None else {1: snapshot})
+    assert continues(stream, fold, 2) is expected
 
 
 @pytest.mark.parametrize(

@@ -107,3 +107,15 @@ def test_decisions_watermark_keeps_progress_that_laggards_need() -> None:
     assert lines[-8:] == list(range(492, 500))
     assert len(lines) <= 18
     assert watermark.kept(records[:10], None) == tuple(records[:10])
+
+
+@pytest.mark.parametrize(
+    ("before", "covered"),
+    [(Position(1, 90, 0), True), (Position(1, 89, 0), False), (None, False), (Position(2, 5, 0), False)],
+)
+def test_decisions_watermark_covers_an_earlier_era_as_far_as_its_lanes_came(
+    before: Position | None, covered: bool
+) -> None:
+    """A mark in the next era says nothing of what the lane missed at the end of the one before."""
+    mark = Mark(Position(3, 7, 0), "shard", "1", before)
+    assert watermark.covers(progress(100, t=90), "t", StreamState(marks={"0": mark})) is covered

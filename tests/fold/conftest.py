@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
+import tempfile
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,6 +20,7 @@ from glue_streaming import commit, data_files, lake_table
 from glue_streaming.aws import Aws
 from glue_streaming.state import EndedGroup, SnapshotState, stream_state
 from localaws.process import LocalAws, running
+from ops.names import DYNAMODB_KEYS
 from schemas.change_record import Column, TableSchema
 from schemas.position import Line
 
@@ -24,18 +28,37 @@ START = datetime(2026, 1, 1)
 DATABASES = ("", "_cut", "_history", "_lake")
 
 
+@pytest.fixture
+def in_folder() -> Iterator[Callable[[], Path]]:
+    """A new folder at each call: a property plays many histories in one test."""
+    folders: list[str] = []
+
+    def make() -> Path:
+        folders.append(tempfile.mkdtemp())
+        return Path(folders[-1])
+
+    yield make
+    for folder in folders:
+        shutil.rmtree(folder)
+
+
 @pytest.fixture(scope="session")
 def local_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
-    with running(tmp_path_factory.mktemp("localaws")) as aws, pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+        patch.setenv("SFN_WAIT_SCALE", "0.02")  # nobody waits here longer than the jobs need
+        aws = stack.enter_context(running(tmp_path_factory.mktemp("localaws")))
         for name, value in aws.environment().items():
             patch.setenv(name, value)
         aws.client("s3").create_bucket(Bucket="headrace-lake")
-        aws.client("dynamodb").create_table(
-            TableName="headrace-settings",
-            KeySchema=[{"AttributeName": "job", "KeyType": "HASH"}, {"AttributeName": "name", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("job", "name")],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        for table, keys in DYNAMODB_KEYS.items():
+            aws.client("dynamodb").create_table(
+                TableName=f"headrace-{table}",
+                KeySchema=[
+                    {"AttributeName": n, "KeyType": t} for (n, _), t in zip(keys, ("HASH", "RANGE"), strict=False)
+                ],
+                AttributeDefinitions=[{"AttributeName": n, "AttributeType": kind} for n, kind in keys],
+                BillingMode="PAY_PER_REQUEST",
+            )
         yield aws
 
 
@@ -131,7 +154,7 @@ def presto_view(database: str, name: str, sql: str, columns: Sequence[tuple[str,
 def make_table(local_aws: LocalAws) -> Any:
     """Makes the lake table of a new source: id, name, doc; keyed by id unless told otherwise."""
 
-    def make(key: tuple[str, ...] = ("id",)) -> LakeTable:
+    def make(key: tuple[str, ...] = ("id",), *, whole_rows: bool = False) -> LakeTable:
         source = f"s{uuid.uuid4().hex[:8]}"
         columns = (
             Column("id", "long", "id", "bigint"),
@@ -140,7 +163,7 @@ def make_table(local_aws: LocalAws) -> Any:
                 "amount", {"type": "bytes", "logicalType": "decimal", "precision": 12, "scale": 2}, "amount", "numeric"
             ),
         )
-        schema = TableSchema(source, "accounts", columns, key)
+        schema = TableSchema(source, "accounts", columns, key, whole_rows=whole_rows)
         for suffix in DATABASES:
             local_aws.client("glue").create_database(DatabaseInput={"Name": f"{source}{suffix}"})
         aws = Aws()

@@ -9,12 +9,12 @@ import pytest
 
 from glue_streaming.fold.cut import Cut, cut_of
 from glue_streaming.fold.errors import BadCut
-from glue_streaming.fold.expiry import aged_tags, expirable, replaced_tag
 from glue_streaming.fold.line import Closure
-from glue_streaming.fold.plan import FoldSettings, Work, groups, settings_from, work
+from glue_streaming.fold.plan import FoldSettings, LeftAlone, Work, groups, judge, settings_from, work
+from glue_streaming.holes import Hole
 from glue_streaming.state import EndedGroup, FoldState, FoldTotals, SnapshotState, StreamState, Totals
 from glue_streaming.watermark import Published
-from schemas.position import Line
+from schemas.position import Line, Position
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SETTINGS = FoldSettings(horizon_seconds=10)
@@ -44,7 +44,7 @@ def test_a_table_that_was_never_activated_is_not_folded() -> None:
 
 @pytest.mark.parametrize(
     ("rows", "size", "after", "is_due"),
-    [(0, 0, 1e6, False), (10, 10, 59, False), (10, 10, 60, True), (100_000, 10, 0, True), (10, 32 << 20, 0, True)],
+    [(0, 0, 1e6, False), (10, 10, 899, False), (10, 10, 900, True), (1_000_000, 10, 0, True), (10, 32 << 20, 0, True)],
 )
 def test_a_tail_is_taken_when_long_large_or_old(rows: int, size: int, after: float, is_due: bool) -> None:
     """Any one of rows, bytes and age makes a table due; an empty tail never is."""
@@ -62,11 +62,70 @@ def test_the_line_is_the_aged_watermark_below_the_tables_own_line() -> None:
     assert due(tail(10), FOLDED, replace(AGED, lines={}), "minor") is None
 
 
-def test_delta_becomes_base_at_the_fraction() -> None:
-    """delta and tail at a quarter of base make the fold a major one; less leaves it minor."""
-    small, large = due(tail(10, 1000), FOLDED, AGED, after=60), due(tail(10, 1 << 18), FOLDED, AGED, after=60)
-    assert small is not None and small.kind == "minor"
-    assert large is not None and large.kind == "major"
+def with_delta(size: int, overlap: int, base: int = 1 << 30, came: int = 400 << 20) -> FoldState:
+    """A delta of 10 rows after 100 rows of `came` bytes."""
+    totals = FoldTotals(base_bytes=base, delta_rows=10, delta_bytes=size, overlap_bytes=overlap, merged_rows=100)
+    return replace(FOLDED, totals=replace(totals, log_rows_taken=100, log_bytes_taken=came))
+
+
+def test_delta_becomes_base_when_it_is_a_quarter_of_it_or_long_overdue_in_a_few_files() -> None:
+    """A quarter of base; or what would be written anew is a quarter of what came. A guess is not enough."""
+    found = [
+        due(StreamState(totals=Totals(200, (400 << 20) + waiting, 1)), fold, AGED, after=900)
+        for fold, waiting in (
+            (with_delta(100 << 20, 1 << 30), 200 << 20),
+            (with_delta(260 << 20, 1 << 30), 300 << 20),
+            (with_delta(40 << 20, 100 << 20), 100 << 20),
+            (with_delta(40 << 20, 101 << 20), 100 << 20),
+            (with_delta(16 << 20, 1 << 20), 100 << 20),
+            (with_delta(0, 0, base=1 << 20), 100 << 20),
+        )
+    ]
+    assert [item and item.kind for item in found] == ["minor", "major", "major", "minor", "minor", "minor"]
+
+
+def test_a_tail_waits_until_it_is_worth_writing_delta_anew() -> None:
+    """However old: a tail smaller than delta is left alone, and the reason says so; after a day it goes."""
+    fold = with_delta(100 << 20, 1 << 30, came=0)
+    properties = tail(200, 10 << 20).to_properties() | fold.to_properties()
+    found = judge("t", properties, AGED, "auto", SETTINGS, NOW + timedelta(hours=2))
+    assert isinstance(found, LeftAlone) and "to be written anew" in found.why
+    assert due(tail(200, 10 << 20), fold, AGED, after=86_400) is not None
+    assert due(StreamState(totals=Totals(200, 10 << 20, 1000)), fold, AGED) is not None
+
+
+def test_queries_that_read_a_quarter_more_make_a_table_due() -> None:
+    """Long before the tail is old: what stands beside base is a quarter of it."""
+    fold = replace(FOLDED, totals=FoldTotals(base_bytes=40 << 20))
+    assert due(tail(10, 9 << 20), fold, AGED) is None
+    found = due(tail(10, 10 << 20), fold, AGED)
+    assert found is not None and found.kind == "minor" and "queries read" in found.reason
+
+
+def test_what_is_left_alone_says_why() -> None:
+    """A hole, a snapshot that is being read, a young watermark: each is named."""
+
+    def why(stream: StreamState, found: Cut = AGED) -> str:
+        item = judge("t", stream.to_properties() | FOLDED.to_properties(), found, "auto", SETTINGS, NOW)
+        assert isinstance(item, LeftAlone)
+        return item.why
+
+    hole = Hole("0", Position(1, 100, 0), Position(1, 120, 0), "gap", "2026-01-01T00:00:00+00:00")
+    held = replace(AGED, lines={"t": Line(1, 100)})
+    assert "hole" in why(replace(tail(10), holes=(hole,)), held)
+    assert "snapshot 2 is being read" in why(replace(tail(10), snapshots={2: SnapshotState(low=101)}))
+    assert "no watermark" in why(tail(10), cut((90, 0.0)))
+    assert why(tail(0)) == "nothing waits"
+    assert why(tail(10)).startswith("too young: 10 rows")
+
+
+def test_the_cost_and_the_gain_of_a_fold_are_told() -> None:
+    """A minor fold writes history and delta; of what came a tenth makes delta larger, as it did so far."""
+    stream = StreamState(totals=Totals(200, 600 << 20, 1))
+    found = due(stream, with_delta(100 << 20, 1 << 30), AGED, after=900)
+    assert found is not None
+    assert (found.cost_bytes, found.write_bytes) == (300 << 20, 320 << 20)
+    assert (found.gain_bytes, found.gain_files) == (180 << 20, 1)
 
 
 def test_an_announced_snapshot_holds_the_line_below_it() -> None:
@@ -131,11 +190,3 @@ def test_a_cut_that_cannot_be_read_is_an_error() -> None:
     assert cut_of({}) == Cut()
     with pytest.raises(BadCut):
         cut_of({"headrace.ring": "[[1, 2]]"})
-
-
-def test_tags_age_and_what_they_held_expires() -> None:
-    """A tag of ours goes after the longest query's time; foreign tags and what they name stay."""
-    tag = replaced_tag(NOW)
-    assert aged_tags([tag, "mine"], 60, NOW + timedelta(seconds=59)) == []
-    assert aged_tags([tag, "mine"], 60, NOW + timedelta(seconds=61)) == [tag]
-    assert expirable([1, 2, 3, 4], {"main": 4, tag: 2, "mine": 3}, [tag]) == [1, 2]

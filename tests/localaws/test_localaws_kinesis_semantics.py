@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from localaws import kinesis_data
+from localaws.kinesis_calls import Call
 from localaws.kinesis_errors import KinesisError
 from localaws.kinesis_faults import Fault
-from localaws.kinesis_service import Call, Kinesis
+from localaws.kinesis_service import Kinesis
 from localaws.kinesis_shards import MAX_HASH_KEY, hash_key
 
 NOON = 1_800_000_000.0

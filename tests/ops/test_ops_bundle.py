@@ -47,7 +47,7 @@ def test_folder_holds_what_the_manifest_lists(tmp_path: Path) -> None:
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     del found["manifest.json"]
     assert found == {name: facts["sha256"] for name, facts in manifest["files"].items()}
-    assert set(found) == {"headrace.zip", "stream_job.py", "fold_job.py"}
+    assert set(found) == {"headrace.zip", "stream_job.py", "fold_job.py", "maintain_job.py"}
 
 
 def test_wheels_lie_beside_the_file_that_pins_them() -> None:

@@ -14,11 +14,12 @@ from rich.console import Console
 
 from glue_streaming.holes import Hole
 from glue_streaming.state import Accepted, EndedGroup, SnapshotState, StreamState
-from ops import __main__, holes, holes_verb
+from ops import __main__, asking, holes
 from ops.errors import NoSuchHole, NotApplicable, TookTooLong
 from ops.holes import Place
 from producer.blocks import Lane
 from producer.requests import Requests
+from producer.spool import Resent
 from schemas.position import Position
 
 NOW = datetime(2026, 1, 2, 5, 0, tzinfo=UTC)
@@ -143,9 +144,9 @@ def test_the_agent_carries_out_what_the_command_asks(place: Place) -> None:
     done: list[Any] = []
 
     class Spool:
-        def resend(self, lane: Lane, after: Position | None, last: Position) -> int:
+        def resend(self, lane: Lane, after: Position | None, last: Position) -> Resent:
             done.append((lane.table, lane.name, after, last))
-            return 3
+            return Resent(blocks=3, damaged=0)
 
     class Snapshots:
         def tables(self) -> list[str]:
@@ -195,7 +196,7 @@ def test_an_answer_is_waited_for_and_one_that_does_not_come_is_told(place: Place
 
 
 def command(place: Place, monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    monkeypatch.setattr(holes_verb, "_place", lambda _: place)
+    monkeypatch.setattr(asking, "place", lambda _: place)
     return __main__.main(["holes", *words])
 
 

@@ -50,7 +50,7 @@ def test_settings_are_items_of_the_job(aws: Aws) -> None:
 
 def test_heaps_are_capped(aws: Aws) -> None:
     """Three JVMs share a laptop with everything else."""
-    for job in (NAMES.stream_job, NAMES.fold_job):
+    for job in (NAMES.stream_job, NAMES.fold_job, NAMES.maintain_job):
         arguments = aws.client("glue").get_job(JobName=job)["Job"]["DefaultArguments"]
         assert arguments["--conf"].startswith("spark.driver.memory=")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -75,6 +77,11 @@ class Rig:
     postgres: PostgresServer
     aws: LocalAws
     lanes: int = 1
+    group_bytes: int = 1 << 30
+    block_bytes: int = 4096
+    kinesis_url: str | None = None
+    tables: tuple[str, ...] = ("public.*",)
+    streaming: bool = False
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def sql(self, text: str) -> str:
@@ -88,17 +95,21 @@ class Rig:
             [source]
             name = "{self.name}"
             dsn = "{self.postgres.dsn_of(self.name)}"
+            streaming = {str(self.streaming).lower()}
             [spool]
             path = "{self.folder}/spool.db"
             linger_ms = 20
-            block_bytes = 4096
+            block_bytes = {self.block_bytes}
             [aws]
             stream = "{self.name}"
             endpoint_url = "{self.aws.endpoint}"
-            [[tables]]
-            name = "public.*"
-            lanes = {self.lanes}
+            endpoints = {{ kinesis = "{self.kinesis_url or self.aws.endpoint}" }}
+            [snapshot]
+            group_bytes = {self.group_bytes}
+            [health]
+            port = 0
             """
+            + "".join(f'[[tables]]\nname = "{name}"\nlanes = {self.lanes}\n' for name in self.tables)
         )
         return path
 
@@ -114,6 +125,12 @@ class Rig:
             )
         self.processes.append(process)
         return process
+
+    def status(self) -> dict[str, Any]:
+        """What the agent that was started last says of itself."""
+        lines = [json.loads(line) for line in self.log.splitlines() if "health page" in line]
+        with urllib.request.urlopen(f"http://127.0.0.1:{lines[-1]['port']}/status") as answer:
+            return dict(json.load(answer))
 
     @property
     def log(self) -> str:
@@ -171,15 +188,17 @@ class Arrived:
     progress: list[Progress]
     duplicates: int
     lanes: dict[tuple[str, str], Lane]
+    rejects: list[Block] = field(default_factory=list)
 
     @classmethod
     def of(cls, records: list[bytes], registry: Registry) -> Arrived:
         seen = cls({}, {}, [], [], 0, {})
         for data in records:
-            seen._take(decode(data), registry)
+            seen.take(data, registry)
         return seen
 
-    def _take(self, block: Block, registry: Registry) -> None:
+    def take(self, data: bytes, registry: Registry) -> None:
+        block = decode(data)
         if block.kind is Kind.PROGRESS:
             self.progress.append(decode_progress(datums(block)))
             return
@@ -190,6 +209,8 @@ class Arrived:
         self.lanes[key] = advance(lane, verdict, block.last)
         if isinstance(verdict, Duplicate):
             self.duplicates += 1
+        elif block.kind is Kind.REJECT:
+            self.rejects.append(block)
         elif block.kind is Kind.SNAPSHOT_END:
             self.ends.append((block.table, block.lane, decode_snapshot_end(datums(block))))
         else:
@@ -206,7 +227,7 @@ class Arrived:
         newest = max(self.progress, key=lambda record: (record.era, record.through))
         for table, rows in self.rows.items():
             for row in rows:
-                if (row["_era"], row["_lsn"]) <= newest.line:
+                if row["_era"] == newest.era and row["_lsn"] <= newest.through:
                     assert any(name == table for name, _ in ((end.table, end.lane) for end in newest.vector))
 
     @property
@@ -215,30 +236,48 @@ class Arrived:
 
     @property
     def snapshotted(self) -> set[str]:
-        return {table for table, _, _ in self.ends}
+        return {table for table, _, _ in self.ends if self.whole_snapshots(table)}
+
+    def whole_snapshots(self, table: str) -> list[list[tuple[str, SnapshotEnd]]]:
+        """Each snapshot of the table whose groups have all ended, by the lanes of those attempts; oldest first."""
+        found: dict[int, dict[int, tuple[str, SnapshotEnd]]] = {}
+        for name, lane, end in self.ends:
+            if name == table:
+                found.setdefault(end.snapshot, {})[end.group] = (lane, end)
+        return [list(ends.values()) for _, ends in sorted(found.items()) if len(ends) == _groups_of(ends)]
 
     def state(self, table: str) -> dict[Any, dict[str, Any]]:
-        """The table's rows by `id`: its newest whole snapshot, overlaid with the changes from its C on."""
-        lane, end = [(lane, end) for name, lane, end in self.ends if name == table][-1]
-        staged = self.snapshot_rows.get((table, lane), [])
-        assert len(staged) == end.count
-        state = {row["id"]: row for row in staged}
+        """The table's rows by `id`: its newest whole snapshot, overlaid with the changes from its lowest C on."""
+        state: dict[Any, dict[str, Any]] = {}
+        ends = self.whole_snapshots(table)[-1]
+        for lane, end in ends:
+            staged = self.snapshot_rows.get((table, lane), [])
+            assert len(staged) == end.count
+            assert not state.keys() & {row["id"] for row in staged}
+            state |= {row["id"]: row for row in staged}
+        lowest = min(end.consistent_point for _, end in ends)
         changes = sorted(self.rows.get(table, []), key=lambda row: (row["_era"], row["_lsn"], row["_idx"]))
         for row in changes:
-            if row["_lsn"] < end.consistent_point:
+            known = state.get(row["id"])
+            if row["_lsn"] < lowest or (known is not None and known["_lsn"] > row["_lsn"]):
                 continue
+            one_point = len(ends) == 1  # else a row may have been read at a later point than its group's neighbours
+            assert not one_point or row["_op"] == "t" or (row["_op"] == "c") == (row["id"] not in state)
             if row["_op"] == "t":
                 state.clear()
             elif row["_op"] == "d":
-                del state[row["id"]]
+                state.pop(row["id"], None)
             else:
-                assert (row["_op"] == "c") == (row["id"] not in state)
                 state[row["id"]] = row
         return state
 
     def summary(self) -> str:
         rows = {table: len(found) for table, found in self.rows.items()}
         return f"rows {rows}, through {self.through:X}, ends {[(t, e.count) for t, _, e in self.ends]}"
+
+
+def _groups_of(ends: dict[int, tuple[str, SnapshotEnd]]) -> int:
+    return next(iter(ends.values()))[1].groups
 
 
 def decoded(block: Block, schema: TableSchema) -> list[dict[str, Any]]:
@@ -251,14 +290,36 @@ def decoded(block: Block, schema: TableSchema) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
+def own_rig(request: pytest.FixtureRequest, tmp_path: Path, producer_aws: LocalAws) -> Iterator[Rig]:
+    """A rig with a server of its own, which may be killed, copied and replaced. `rig.postgres` is the one in use."""
+    name = f"p{zlib.crc32(request.node.nodeid.encode())}"
+    with tempfile.TemporaryDirectory(prefix="headrace-pg-") as folder:
+        Path(folder).chmod(0o755)
+        server = PostgresServer(Path(folder) / "pg", settings={"fsync": "off", "autovacuum": "off"}).start()
+        server.psql(f"CREATE DATABASE {name}")
+        _make_stream(producer_aws, name)
+        rig = Rig(name, tmp_path, server, producer_aws)
+        try:
+            yield rig
+        finally:
+            rig.stop()
+            for one in {id(used): used for used in (server, rig.postgres)}.values():
+                one.stop("immediate")
+
+
+def _make_stream(aws: LocalAws, name: str) -> None:
+    kinesis = aws.client("kinesis")
+    kinesis.create_stream(StreamName=name, ShardCount=2)
+    kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
+
+
+@pytest.fixture
 def rig(
     request: pytest.FixtureRequest, tmp_path: Path, producer_postgres: PostgresServer, producer_aws: LocalAws
 ) -> Iterator[Rig]:
     name = f"p{zlib.crc32(request.node.nodeid.encode())}"
     producer_postgres.psql(f"CREATE DATABASE {name}")
-    kinesis = producer_aws.client("kinesis")
-    kinesis.create_stream(StreamName=name, ShardCount=2)
-    kinesis.get_waiter("stream_exists").wait(StreamName=name, WaiterConfig={"Delay": 1})
+    _make_stream(producer_aws, name)
     rig = Rig(name, tmp_path, producer_postgres, producer_aws)
     try:
         yield rig

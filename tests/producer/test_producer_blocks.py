@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from producer import lanes
 from producer.blocks import RECORD_LIMIT_BYTES, Gatherer, Lane, Packer
 from producer.change import Change, Rejected
+from producer.postgres.identity import CapturedTable
+from producer.postgres.source import PostgresSource
+from producer.postgres_source import choice_of, entry_of
 from producer.settings import TableSettings
 from schemas.block import NO_SCHEMA, Kind, datums, decode
 from schemas.change_record import Column, TableSchema
@@ -42,10 +45,19 @@ def test_keys_spread_over_all_lanes():
 
 
 def test_the_first_matching_entry_says_what_holds_for_a_table():
-    entries = (TableSettings("public.hot", lanes=8), TableSettings("public.*"))
-    assert lanes.settings_of("public.hot", entries).lanes == 8
-    assert lanes.settings_of("public.cold", entries).lanes == 1
-    assert lanes.settings_of("other.cold", entries) is None
+    """Names without a schema are in `public`, those that are excluded as well."""
+    entries = (
+        TableSettings("hot*", lanes=8, exclude=("hot_old",)),
+        TableSettings("public.*", lanes=2),
+    )
+    source = PostgresSource("shop", "", "slot", "publication", tuple(map(choice_of, entries)))
+
+    def lanes_of(schema: str, name: str) -> int:
+        return entry_of(CapturedTable(1, schema, name, False, name, True), source, entries).lanes
+
+    assert lanes_of("public", "hot") == 8
+    assert lanes_of("public", "hot_old") == lanes_of("public", "cold") == 2
+    assert lanes_of("other", "cold") == 1
 
 
 def test_blocks_chain_and_hold_every_change_once(make_change):
@@ -59,6 +71,11 @@ def test_blocks_chain_and_hold_every_change_once(make_change):
     assert b"".join(datums(block) for block in blocks) == b"".join(change.datum for change in changes)
     assert sum(block.count for block in blocks) == 400
     assert [(block.prev, block.first, block.last) for block in blocks] == [(p.prev, p.first, p.last) for p in packed]
+
+
+def test_a_block_ends_with_the_change_that_fills_it(make_change):
+    packed = Packer("shop", LANE, Kind.DATA, 1000, None).pack([make_change(n, size=5000) for n in (1, 2, 3)], NOW)
+    assert [p.count for p in packed] == [1, 1, 1]
 
 
 def test_a_block_has_one_writer_schema(make_change):

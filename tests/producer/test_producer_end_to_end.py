@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from dataclasses import replace
 
+import psycopg
 import pytest
 
 from producer import failpoints
@@ -41,6 +43,14 @@ def _lake(arrived) -> dict[int, tuple[int, str]]:
     return {key: (row["balance"], row["note"]) for key, row in arrived.state("accounts").items()}
 
 
+def _work_until_killed(rig, agent, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while agent.poll() is None:
+        assert time.monotonic() < deadline, f"the failpoint was not reached\n{rig.log}"
+        rig.sql(TRANSFER.format(one=1, other=2))
+    assert agent.returncode == -signal.SIGKILL, rig.log
+
+
 def test_every_change_arrives_once_in_order(rig):
     """Snapshot and changes together are the source's rows, and SIGTERM ends the agent with status 0."""
     rig.lanes = 3
@@ -60,9 +70,7 @@ def test_a_kill_anywhere_loses_nothing_and_doubles_nothing(rig, name):
     """Killed at a failpoint while work goes on, and started again, the agent goes on as if nothing had been."""
     rig.sql(SETUP)
     agent = rig.start(failpoint=name)
-    while agent.poll() is None:
-        rig.sql(TRANSFER.format(one=1, other=2))
-    assert agent.returncode == -signal.SIGKILL, rig.log
+    _work_until_killed(rig, agent)
     rig.sql(WORK)
     rig.start()
     assert _lake(rig.until_complete()) == _source(rig)
@@ -72,12 +80,10 @@ def test_a_kill_anywhere_loses_nothing_and_doubles_nothing(rig, name):
 def test_a_kill_inside_a_large_transaction_discards_its_tail(rig, name):
     """A transaction larger than a block is spooled as it comes; killed before its Commit, it comes again, whole."""
     rig.sql(SETUP)
-    agent = rig.start(failpoint=f"{name}:25")
+    agent = rig.start(failpoint=f"{name}:12")
     rig.until(lambda seen: seen.snapshotted)
-    rig.sql("INSERT INTO accounts SELECT n, 0, md5(n::text) FROM generate_series(10001, 20000) n")
-    while agent.poll() is None:
-        rig.sql(TRANSFER.format(one=1, other=2))
-    assert agent.returncode == -signal.SIGKILL, rig.log
+    rig.sql("INSERT INTO accounts SELECT n, 0, md5(n::text) FROM generate_series(10001, 80000) n")
+    _work_until_killed(rig, agent)
     rig.sql(WORK)
     rig.start()
     arrived = rig.until_complete()
@@ -126,4 +132,77 @@ def test_a_request_is_answered_while_changes_flow(rig):
         item = {"source": {"S": rig.name}, "item": {"S": f"request:{name}"}, "kind": {"S": name}, **more}
         rig.aws.client("dynamodb").put_item(TableName="headrace-sources", Item={**item, "table": {"S": "accounts"}})
     arrived = rig.until(lambda seen: seen.duplicates > arrived.duplicates and len(seen.ends) == 2)
+    assert _lake(arrived) == _source(rig)
+
+
+def _large(rig) -> None:
+    rig.group_bytes = 65536
+    rig.sql(SETUP + "INSERT INTO accounts SELECT n, 0, md5(n::text) FROM generate_series(20001, 24000) n;")
+
+
+@pytest.mark.parametrize("failpoint", ["snapshot.cut", "snapshot.rows:3", "snapshot.ended:2"])
+def test_a_snapshot_goes_on_at_a_group(rig, failpoint):
+    """Killed between groups, or within one, the agent reads again what had not ended, and no group that had."""
+    _large(rig)
+    agent = rig.start(failpoint=failpoint)
+    _work_until_killed(rig, agent)
+    ended = {end.group for _, _, end in rig.read().ends}
+    rig.sql(WORK)
+    rig.start()
+    arrived = rig.until_complete()
+    assert _lake(arrived) == _source(rig)
+    ends = [end for _, _, end in arrived.ends]
+    assert len(ends) == ends[0].groups > 3
+    assert len({end.consistent_point for end in ends}) == len(ends)
+    assert all(end.attempt == 1 for end in ends if end.group in ended)
+    if failpoint.startswith("snapshot.rows"):
+        assert any(end.attempt == 2 for end in ends)
+
+
+def test_tables_come_and_are_renamed_while_the_agent_runs(rig):
+    """A table that is created is published and read; a renamed one goes on in its lake table, after a restart too.
+
+    The new one has a column that only comes as text: the stream begins again in text, and nothing is lost or doubled.
+    """
+    rig.sql(SETUP)
+    first = rig.start()
+    rig.until(lambda seen: "accounts" in seen.snapshotted)
+    rig.sql("CREATE TABLE kinds (id int PRIMARY KEY, kind regtype); INSERT INTO kinds VALUES (1, 'int')")
+    rig.sql("ALTER TABLE accounts RENAME TO konten; UPDATE konten SET note = 'renamed' WHERE id = 7")
+    rig.until(lambda seen: "kinds" in seen.snapshotted, seconds=60)
+    rig.sql("INSERT INTO kinds VALUES (2, 'text'); UPDATE kinds SET kind = 'date' WHERE id = 1")
+    rig.until(lambda seen: len(seen.rows.get("kinds", [])) == 2)
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 0, rig.log
+    rig.sql("UPDATE konten SET note = 'again' WHERE id = 8")
+    rig.start()
+    arrived = rig.until(lambda seen: any(row["note"] == "again" for row in seen.rows.get("accounts", [])))
+    arrived.check_progress()
+    assert {row["id"]: row["kind"] for row in arrived.state("kinds").values()} == {1: "date", 2: "text"}
+    notes = {key: row["note"] for key, row in arrived.state("accounts").items() if row["note"][0] != "x"}
+    assert notes == {7: "renamed", 8: "again"}
+    assert "going on in text" in rig.log
+    assert set(arrived.snapshotted) == {"accounts", "kinds"}
+
+
+def test_a_kill_while_a_streamed_transaction_waits_for_its_commit(rig):
+    """What lies on disk of it is worth nothing: the source sends it again, and it arrives once, at its commit."""
+    rig.streaming = True
+    rig.sql(f"ALTER DATABASE {rig.name} SET logical_decoding_work_mem = '64kB'")
+    rig.sql(SETUP)
+    agent = rig.start()
+    rig.until(lambda seen: "accounts" in seen.snapshotted)
+    with psycopg.connect(rig.postgres.dsn_of(rig.name)) as session:
+        session.execute("INSERT INTO accounts SELECT n, 0, md5(n::text) FROM generate_series(10001, 40000) n")
+        rig.sql(TRANSFER.format(one=1, other=2))
+        waiting = rig.folder / "spool.db.streamed"
+        rig.until(lambda seen: len(seen.rows.get("accounts", [])) == 2)
+        assert sum(file.stat().st_size for file in waiting.iterdir()) > 1_000_000
+        agent.kill()
+        agent.wait()
+        rig.start()
+        rig.sql(TRANSFER.format(one=3, other=4))
+        arrived = rig.until(lambda seen: len(seen.rows.get("accounts", [])) == 4)
+    arrived = rig.until_complete()
+    assert len(arrived.rows["accounts"]) == 30_004
     assert _lake(arrived) == _source(rig)

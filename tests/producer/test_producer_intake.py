@@ -5,15 +5,19 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from producer.blocks import Gatherer, Lane
-from producer.change import Begin, Commit, Keepalive
+from producer.change import Begin, Commit, Keepalive, Run
+from producer.errors import SpoolBroken
 from producer.health import HealthPage, Status
-from producer.intake import Intake
+from producer.intake import UNHEARD_SECONDS, Intake
+from producer.intake_thread import IntakeThread
+from producer.snapshots import SnapshotProgress
 from producer.spool import DurableEnd, Spool
 from schemas.block import decode
 
@@ -69,7 +73,17 @@ def test_a_change_waits_at_most_the_linger(make_intake, make_change):
     clock.now += 0.06
     intake.flush_if_due()
     assert told == [18]
+    assert intake.due_in() == UNHEARD_SECONDS
     assert _spooled(intake.spool) == [(10, 1)]
+
+
+def test_the_spool_remembers_the_last_transaction_that_changed_something(make_intake, make_change):
+    """By it a source is known again; empty transactions come or not, as the server likes, and keepalives are none."""
+    intake, _, _ = make_intake()
+    intake.take([*_transaction(make_change, 10, 2), *_transaction(make_change, 20, 0), Keepalive(99)])
+    intake.flush()
+    assert intake.spool.durable_end() == replace(intake.end, lsn=98)
+    assert intake.spool.durable_end().last == (10, 100)
 
 
 def test_an_open_transaction_is_neither_spooled_nor_confirmed(make_intake, make_change):
@@ -89,6 +103,45 @@ def test_a_large_transaction_is_spooled_as_it_comes_and_confirmed_at_its_commit(
     assert _spooled(intake.spool) == [(10, 0)]
     intake.take(large[-1:])
     assert told == [18, 28]
+    assert _spooled(intake.spool)[-1] == (20, 39)
+
+
+def test_a_block_that_earlier_transactions_fill_takes_nothing_of_the_open_one(make_intake, make_change):
+    """It waits for company, or for its commit."""
+    intake, told, _ = make_intake()
+    intake.take([*_transaction(make_change, 10, 3, size=600), *_transaction(make_change, 20, 1, size=600)[:-1]])
+    assert (told, intake.gatherer.changes, intake.spool.totals().spooled_changes) == ([18], 1, 3)
+
+
+def test_changes_of_several_transactions_are_not_spooled_before_their_last_commit(make_intake, make_change):
+    """They come in one run, ahead of the commit: a block that is full waits for it, and not longer."""
+    intake, told, _ = make_intake()
+    spooled_before = []
+    append = intake.spool.append
+
+    def watched(blocks, *, durable, schemas):
+        spooled_before.extend((block.first.lsn, block.last.lsn) for block in blocks if durable is None)
+        append(blocks, durable=durable, schemas=schemas)
+
+    intake.spool.append = watched
+    run = Run.of([make_change(lsn, idx, size=500) for lsn in (10, 20) for idx in range(10)])
+    intake.take([run, Commit(20, 28, 200, 10)])
+    assert told == [28]
+    intake.take([Run.of([make_change(30, idx, size=500) for idx in range(10)])])
+    assert {*spooled_before} == {(30, 30)}
+
+
+def test_the_rest_of_a_large_transaction_is_waited_for(make_intake, make_change):
+    """What was gathered behind a spooled tail is not due before the commit: with nothing to wait for, the stream would
+    be polled without end and, where only waiting reads the socket, never read again."""
+    intake, _, clock = make_intake()
+    large = _transaction(make_change, 20, 40, size=500)
+    intake.take(large[:-1])
+    assert intake.gatherer.changes
+    clock.now += 1
+    intake.flush_if_due()
+    assert intake.due_in() == pytest.approx(0.05)
+    intake.take(large[-1:])
     assert _spooled(intake.spool)[-1] == (20, 39)
 
 
@@ -154,12 +207,40 @@ def test_a_restart_anywhere_leaves_every_change_once(tmp_path_factory, make_chan
     assert found == expected
 
 
+def test_what_was_given_is_spooled_before_the_intake_ends(make_intake, make_change):
+    """close returns when every whole transaction that was given is durable and confirmed."""
+    intake, told, _ = make_intake()
+    taking = IntakeThread(intake)
+    for lsn in range(10, 200, 10):
+        taking.give(_transaction(make_change, lsn, 2))
+    taking.give(_transaction(make_change, 200, 2)[:-1])
+    taking.close()
+    assert told[-1] == 198
+    assert intake.spool.durable_end().lsn == 190
+
+
+def test_what_the_intake_fails_with_ends_the_capture(make_intake, make_change):
+    """Whoever gives hears of it, at the next lot or at the end, and does not wait for ever."""
+    intake, told, _ = make_intake()
+    intake.spool.append = lambda *_, **__: (_ for _ in ()).throw(SpoolBroken("no space left"))
+    taking = IntakeThread(intake)
+    with pytest.raises(SpoolBroken):
+        for lsn in range(10, 100_000, 10):
+            taking.give(_transaction(make_change, lsn, 1, size=5000))
+    with pytest.raises(SpoolBroken):
+        taking.close()
+    assert told == []
+
+
 def test_the_health_page_tells_people_and_machines():
     """503 with the reason while something is wrong; the same numbers as JSON and for Prometheus."""
     troubles = [None]
 
+    read = [SnapshotProgress("t", 1_000_001, groups=4, groups_done=1, rows_done=5, rows_expected=20, seconds_left=90.0)]
+
     def status() -> Status:
-        return Status("shop", 1, troubles[0] is None, troubles[0], 9, 8, 7, 6, 5, 4, 3, 2, 1, 100, 200, 0.5, None)
+        numbers = (9, 8, 7, 6, 5, 4, 3, 2, 1, 100, 200, 0.5)
+        return Status("shop", 1, troubles[0] is None, troubles[0], *numbers, read, warnings=("t has no key", "u"))
 
     page = HealthPage(0, status)
     try:
@@ -167,6 +248,8 @@ def test_the_health_page_tells_people_and_machines():
         assert json.load(urllib.request.urlopen(f"{address}/status"))["accepted_changes"] == 4
         text = urllib.request.urlopen(f"{address}/metrics").read().decode()
         assert 'headrace_agent_captured_changes{source="shop"} 6' in text
+        assert '# TYPE headrace_agent_warnings gauge\nheadrace_agent_warnings{source="shop"} 2\n' in text
+        assert 'headrace_agent_snapshot_seconds_left{source="shop",table="t"} 90' in text
         assert urllib.request.urlopen(f"{address}/health").status == 200
         troubles[0] = "the spool is full"
         with pytest.raises(urllib.error.HTTPError) as refused:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections import defaultdict
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +18,8 @@ from producer.blocks import Lane, Packer
 from producer.control_lane import ControlLane
 from producer.fakes import FakeStream, Outcome
 from producer.sender import Sender
-from producer.spool import DurableEnd, Snapshot, Spool
+from producer.snapshot_book import Snapshot
+from producer.spool import DurableEnd, Spool
 from schemas import block as wire
 from schemas.block import Kind
 from schemas.control import decode_progress
@@ -148,6 +151,93 @@ def test_a_refused_record_holds_back_its_own_lane_only(make_spool, make_change):
     assert len(stream.records) == 6
 
 
+class OneShard(FakeStream):
+    def shard_of(self, record) -> str:
+        return "shard-0"
+
+
+def test_a_shard_that_refuses_rests_with_all_its_lanes(make_spool, make_change):
+    """The shard's limit was met: its other lanes would be refused as well. It comes back at the first whole request."""
+    spool = make_spool()
+    for name in "ab":
+        _fill(spool, make_change, Lane("t", name), range(10, 15))
+    stream = OneShard(lambda number: Outcome.THROTTLE_SOME if number == 1 else Outcome.ACCEPT)
+    sender, clock = _sender(spool, stream)
+    for _ in range(4):
+        sender.send_round()
+    assert [len(request) for request in stream.requests] == [2, 2]
+    clock.now += 1
+    sender.send_round()
+    sender.send_round()
+    assert [len(request) for request in stream.requests] == [2, 2, 2, 2]
+
+
+def test_a_bandwidth_cap_holds_and_spends_what_there_is_on_the_first_in_rank(make_spool, make_change):
+    """A table of a higher priority first, then other changes, then the rows of snapshots; in order within each lane."""
+    spool = make_spool()
+    for table, name in (("bulk", "s1000001.0.1"), ("bulk", "0"), ("hot", "0")):
+        _fill(spool, make_change, Lane(table, name), range(10, 14), size=1000)
+    stream, clock = FakeStream(), Clock()
+    sender = Sender(
+        "shop",
+        spool,
+        stream,
+        Schemas(),
+        Claims(),
+        NoControl(),
+        priority=lambda table: int(table == "hot"),
+        max_bytes_per_second=2000,
+        clock=clock,
+        dice=lambda: 0.5,
+    )
+    while spool.lanes_with_blocks():
+        sender.send_round()
+        clock.now += 0.1
+    sent = [wire.decode(record.data) for record in stream.records]
+    expected = ["hot/0"] * 4 + ["bulk/0"] * 4 + ["bulk/s1000001.0.1"] * 4
+    assert [f"{block.table}/{block.lane}" for block in sent] == expected
+    assert [block.last.lsn for block in sent] == [10, 11, 12, 13] * 3
+    on_the_wire = sum(len(record.data) for record in stream.records) * 4 / 3
+    assert on_the_wire / 2000 - 2 < clock.now < on_the_wire / 2000 + 2
+
+
+def test_nothing_is_sent_while_the_lease_may_be_anothers(make_spool, make_change):
+    spool, stream, speaks = make_spool(), FakeStream(), [False]
+    _fill(spool, make_change, Lane("t", "0"), range(10, 11))
+    sender = Sender("shop", spool, stream, Schemas(), Claims(), NoControl(), speaks=lambda: speaks[0], clock=Clock())
+    assert not sender.send_round()
+    assert (stream.requests, "lease" in sender.trouble) == ([], True)
+    speaks[0] = True
+    assert sender.send_round()
+    assert sender.trouble is None
+
+
+def test_nothing_is_sent_until_damage_is_mended(make_spool, make_change, tmp_path):
+    """Of no lane: what stands behind the damaged block could not be captured again once Kinesis has some of it."""
+    spool, stream, clock = make_spool(), FakeStream(), Clock()
+    for lane in (Lane("t", str(number)) for number in range(3)):
+        packer = Packer("shop", lane, Kind.DATA, 100, None)
+        spool.append(packer.pack([make_change(10)], NOW), durable=DurableEnd(1, 10, 18, 100))
+    with closing(sqlite3.connect(tmp_path / "spool.db")) as db, db:
+        db.execute("UPDATE blocks SET data = x'00' WHERE lane = '1'")
+    spool = make_spool()
+    sender = Sender(
+        "shop", spool, stream, Schemas(), Claims(), NoControl(), max_bytes_per_second=100, clock=clock
+    )  # one lane a round, another one each time
+    for _ in range(4):
+        assert not sender.send_round()
+        clock.now += 100
+    assert (stream.records, sender.damaged.is_set()) == ([], True)
+    assert "damaged" in sender.trouble
+    assert spool.declare_damaged("shop").blocks == 1
+    sender.mended()
+    for _ in range(3):
+        assert sender.send_round()
+        clock.now += 100
+    assert sorted(wire.decode(record.data).kind for record in stream.records) == [Kind.DATA, Kind.DATA, Kind.REJECT]
+    assert sender.trouble is None
+
+
 def test_waits_grow_and_end_at_the_first_success(make_spool, make_change):
     """An outage is tried again for ever, ever less often, and forgotten when it is over."""
     spool = make_spool()
@@ -227,7 +317,7 @@ def test_progress_goes_with_the_blocks_and_is_repeated_until_accepted(make_spool
     """A progress record whose answer was lost is made anew; an announcement counts only when accepted."""
     spool = make_spool()
     _fill(spool, make_change, Lane("t", "0"), range(10, 11))
-    spool.add_snapshot(Snapshot(1_000_001, 1, "t", 5, "announced", 0))
+    spool.book.add(Snapshot(1_000_001, 1, "t", 5))
     stream = FakeStream(lambda number: Outcome.LOSE_ANSWER if number == 0 else Outcome.ACCEPT)
     clock = Clock()
     control = ControlLane("shop", spool, clock=clock)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from producer.clouds import client
 from producer.errors import ConfigurationRefused
-from producer.kinesis import client
 from producer.settings import load
 
 VALID = """
@@ -54,8 +54,9 @@ def test_an_unknown_key_is_a_mistake(tmp_path):
     """A misspelt key is named, with those that exist."""
     problems = _problems(tmp_path, VALID + "lane = 2\n[sources]\n")
     assert problems == [
-        "agent.toml: tables[0].lane: unknown; expected one of append_only, lanes, name",
-        "agent.toml: sources: unknown; expected one of aws, health, source, spool, tables",
+        "agent.toml: tables[0].lane: unknown; expected one of append_only, exclude, exclude_columns, hash_columns, "
+        "lanes, mask_columns, name, priority, rename, where",
+        "agent.toml: sources: unknown; expected one of aws, health, snapshot, source, spool, tables",
     ]
 
 
@@ -108,4 +109,14 @@ def test_endpoints_are_validated_with_the_rest(tmp_path):
     ]
     assert _problems(tmp_path, VALID + '[aws]\nendpoints = "https://one"\n') == [
         "agent.toml: aws.endpoints: expected a section, got 'https://one'"
+    ]
+
+
+def test_what_is_hidden_is_said_once_and_with_its_key(tmp_path):
+    """A column is in one list; hashes need their key; a new name needs one table."""
+    text = VALID + 'exclude_columns = ["ssn"]\nhash_columns = ["ssn"]\n[[tables]]\nname = "public.*"\nrename = "all"\n'
+    assert _problems(tmp_path, text) == [
+        "agent.toml: tables[0]: expected each column in one list, got 'ssn' again",
+        "agent.toml: source.hash_key_file: expected the key that tables[0].hash_columns needs",
+        "agent.toml: tables[1].rename: expected one table's name beside it, got 'public.*'",
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,13 +19,26 @@ import psycopg
 import pytest
 
 from ops.postgres_server import PostgresServer
-from producer.change import Change, Commit, Event, Keepalive
-from producer.postgres.capture import Capture
+from producer.change import Begin, Change, Commit, Event, Keepalive
+from producer.postgres.capture import Capture, Transfer
 from producer.postgres.identity import prepare
 from producer.postgres.source import PostgresSource, TableChoice
 
-_SETTINGS = {"fsync": "off", "synchronous_commit": "off", "max_replication_slots": "40", "max_wal_senders": "40"}
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "max_replication_slots": "40",
+    "max_wal_senders": "40",
+    "max_prepared_transactions": "5",
+    "logical_decoding_work_mem": "64kB",
+}
 _numbers = count(1)
+
+
+def _programs() -> dict[str, Path]:
+    """HEADRACE_POSTGRES_BIN: the folder of another PostgreSQL's programs, to run these tests against it."""
+    folder = os.environ.get("HEADRACE_POSTGRES_BIN")
+    return {"programs": Path(folder)} if folder else {}
 
 
 @pytest.fixture(scope="session")
@@ -31,11 +46,17 @@ def server() -> Iterator[PostgresServer]:
     # Not under tmp_path: pytest closes its folder to others, and as root the server runs as nobody.
     with tempfile.TemporaryDirectory(prefix="headrace-pg-") as folder:
         Path(folder).chmod(0o755)
-        server = PostgresServer(Path(folder) / "server", settings=_SETTINGS).start()
+        server = PostgresServer(Path(folder) / "server", settings=_SETTINGS, **_programs()).start()
         try:
             yield server
         finally:
             server.stop("immediate")
+
+
+@pytest.fixture(scope="session")
+def server_version(server: PostgresServer) -> int:
+    with server.connect() as connection:
+        return connection.info.server_version
 
 
 @dataclass
@@ -61,9 +82,19 @@ class Upstream:
         return self.source
 
     @contextmanager
-    def capturing(self, *, after_lsn: int = 0, era: int = 1) -> Iterator[Callable[[], list[Event]]]:
-        """Gives a function that returns the events up to now, keepalives left out."""
-        with Capture(self.source, era=era, after_lsn=after_lsn) as capture:
+    def capturing(
+        self,
+        *,
+        after_lsn: int = 0,
+        era: int = 1,
+        binary: bool = True,
+        least: int = sys.maxsize,
+        transfer: Transfer | None = None,
+    ) -> Iterator[Callable[[], list[Event]]]:
+        """Gives a function that returns the events up to now, keepalives left out; one by one where `least` is as
+        large as can be."""
+        transfer = transfer or Transfer(binary)
+        with Capture(self.source, era=era, after_lsn=after_lsn, transfer=transfer, least=least) as capture:
             yield lambda: self._drain(capture)
 
     def _drain(self, capture: Capture) -> list[Event]:
@@ -75,7 +106,10 @@ class Upstream:
             events += capture.poll(0.5)
             marks = [place for place, event in enumerate(events) if _is_mark(event)]
             if marks and any(isinstance(event, Commit) for event in events[marks[0] :]):
-                return [event for event in events[: marks[0] - 1] if not isinstance(event, Keepalive)]
+                before = events[: marks[0]]
+                if isinstance(before[-1], Begin):  # the mark's own; where many are decoded at once it is left out
+                    before.pop()
+                return [event for event in before if not isinstance(event, Keepalive)]
         raise AssertionError(f"the mark did not come: {events}")
 
 

@@ -78,25 +78,25 @@ def test_missing_rights_are_named(upstream: Any) -> None:
     assert len(prepare(weak)) == 1
     with Capture(weak, era=1, after_lsn=0) as capture:
         capture.poll(0.1)
-    upstream.query(f"SELECT pg_drop_replication_slot('{weak.slot}')")
     upstream.run(f"DROP OWNED BY {role}", f"DROP ROLE {role}")
 
 
-def test_foreign_publications_are_refused(prepared: Make) -> None:
+def test_foreign_publications_are_refused(prepared: Make, server_version: int) -> None:
     """Tables that we did not place there, row filters, other operations: each would lose or invent changes."""
     up = prepared("CREATE TABLE a (id int PRIMARY KEY)", "CREATE SCHEMA s", "CREATE TABLE s.t (id int PRIMARY KEY)")
     name = up.source.publication
+    row_filter = " WHERE (id > 0)" if server_version >= 150_000 else ""
     up.run(
         f"ALTER PUBLICATION {name} ADD TABLE s.t",
         f"ALTER PUBLICATION {name} DROP TABLE a",
-        f"ALTER PUBLICATION {name} ADD TABLE a WHERE (id > 0)",
+        f"ALTER PUBLICATION {name} ADD TABLE a{row_filter}",
         f"ALTER PUBLICATION {name} SET (publish = 'insert')",
     )
-    operations, filtered, foreign = refusal(up.source)
+    operations, *filtered, foreign = refusal(up.source)
     assert "publishes something else" in operations
-    assert "row filter on public.a" in filtered
+    assert ["row filter on public.a" in problem for problem in filtered] == [True] * bool(row_filter)
     assert 'DROP TABLE "s"."t";' in foreign
-    for problem in (operations, filtered, foreign):
+    for problem in (operations, *filtered, foreign):
         up.run(*problem.partition(": ")[2].removesuffix(";").split("; "))
     assert len(check(up.source)) == 2
 

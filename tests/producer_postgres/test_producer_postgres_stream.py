@@ -12,6 +12,7 @@ import pytest
 from producer.change import Begin, Change, Commit, Event, Keepalive, Rejected
 from producer.errors import SourceUnreachable
 from producer.postgres.capture import Capture
+from producer.postgres.connection import Replication
 from producer.postgres.identity import identify, prepare
 
 Make = Callable[..., Any]
@@ -202,6 +203,28 @@ def test_only_what_was_confirmed_is_forgotten(prepared: Make) -> None:
         assert [event for event in drain() if isinstance(event, Commit)] == commits[1:]
 
 
+def test_a_stream_is_ended_in_agreement(prepared: Make) -> None:
+    """The server is told, and says that it has ended too."""
+
+    class Watched:
+        def __init__(self, pgconn: Any) -> None:
+            self.pgconn, self.ended = pgconn, False
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.pgconn, name)
+
+        def get_copy_data(self, asynchronous: int) -> tuple[int, Any]:
+            size, data = self.pgconn.get_copy_data(asynchronous)
+            self.ended = size == -1
+            return size, data
+
+    up = prepared("CREATE TABLE a (id int PRIMARY KEY)")
+    stream: Any = Replication(up.source.dsn, up.source.slot, [up.source.publication], 0, {"proto_version": "1"})
+    watched = stream._pgconn = Watched(stream._pgconn)
+    stream.close()
+    assert watched.ended
+
+
 def test_an_idle_source_says_how_far_it_is_complete(prepared: Make) -> None:
     """A keepalive comes at or behind the last commit's end, though what moved was a table that nobody captures."""
     up = prepared("CREATE TABLE a (id int PRIMARY KEY)")
@@ -250,11 +273,12 @@ def test_names_and_comments_reach_the_schema(prepared: Make) -> None:
     up = prepared(
         'CREATE TABLE "Odd Table" ("Id" int PRIMARY KEY, "ID" varchar(5), _op text)',
         """COMMENT ON COLUMN "Odd Table"."Id" IS 'who'""",
+        """COMMENT ON TABLE "Odd Table" IS 'what'""",
     )
     with up.capturing() as drain:
         up.run("""INSERT INTO "Odd Table" VALUES (1, 'a', 'b')""")
         (change,) = changes(drain())
-    assert change.table == "odd_table"
+    assert (change.table, change.schema.comment) == ("odd_table", "what")
     assert [(c.name, c.source_name, c.source_type, c.comment) for c in change.schema.columns] == [
         ("id", "Id", "integer", "who"),
         ("id__2", "ID", "character varying(5)", None),

@@ -71,6 +71,13 @@ def test_the_public_schema_is_dropped_from_a_tables_name() -> None:
     assert lake_table_name("sales", "orders") == "sales_orders"
 
 
+def test_a_table_called_as_one_of_ours_keeps_its_schemas_name() -> None:
+    """`holes` and `watermark` stand in the source's databases already."""
+    assert lake_table_name("public", "Holes") == "public_holes"
+    assert lake_table_name("public", "watermark") == "public_watermark"
+    assert lake_table_name("sales", "holes") == "sales_holes"
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -74,3 +74,9 @@ def test_two_writers_of_one_version_are_told_apart(dynamodb: Any, monkeypatch: p
         with pytest.raises(RegistryConflict):
             slow.register(WIDER)
     assert slow.register(WIDER).version == 2
+
+
+def test_a_table_called_as_one_of_ours_is_refused(dynamodb: Any) -> None:
+    """Its rows would lie in our own table of holes, or its view in the watermark's place."""
+    with pytest.raises(IncompatibleSchema, match="holes is what Headrace calls a table of its own"):
+        Registry(dynamodb, "schemas").register(replace(ORDERS, table="holes"))

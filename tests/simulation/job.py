@@ -127,14 +127,15 @@ class Job:
             if (close := lines.repair(state, self._folds[name], repair_lines[name])) is not None
         }
         folds = {name: self._folds[name] for name in cut}
-        wanted = lines.together(wanted, folds, max(progress.era for progress in self._progresses))
+        era = self._newest().era
+        behind = {name for name, state in cut.items() if not lines.continues(state, folds[name], era)}
         self._lake.entry = replace(
             entry,
             line=line,
             ring=watermark.ring_with(entry.ring, line, now, HORIZON),
             lines={name: self._line(name) or entry.lines.get(name, ORIGIN) for name in self.known},
             repair_lines=repair_lines,
-            closure=lines.closure(entry.closure, wanted, folds, line, now),
+            closure=lines.closure(entry.closure, lines.together(wanted, behind), folds, line, now),
         )
 
     def _check_epoch(self) -> None:
@@ -157,8 +158,8 @@ class Job:
 
     def _spoken_of(self, names: Iterable[str]) -> list[Progress]:
         """The progress records of eras that all these tables have entered."""
-        folds = [self._folds[name] for name in names]
-        return [item for item in self._progresses if all(lines.continues(fold, item.era) for fold in folds)]
+        states = [(self.known[name], self._folds[name]) for name in names]
+        return [item for item in self._progresses if all(lines.continues(*state, item.era) for state in states)]
 
     def _line(self, name: str) -> Line | None:
         return watermark.table_line(self._spoken_of([name]), name, self.known[name])
@@ -279,11 +280,19 @@ class Job:
         self._reread.add((key, cause))
 
     def _declare_lost_tails(self, drafts: dict[str, Draft]) -> None:
-        """A position that the newest progress speaks of, with its lane at the tip, and read again: it will not come."""
+        """A position that the newest progress speaks of, with its lane at the tip, and read again: it will not come.
+
+        Nor will what an earlier era's progress speaks of, in a lane that has gone on without it.
+        """
         for end in self._newest().vector if self._progresses else ():
             key = LaneKey(end.table, end.lane)
             if end.table in drafts and self.pointers[key] >= len(self._stream.lanes[key]):
                 self._declare_lost_tail(drafts[end.table], key, end)
+        for end in [end for progress in self._progresses for end in progress.vector if end.table in drafts]:
+            draft = drafts[end.table]
+            lost = chain.declare_behind(draft.lane(end.lane), end.last, "lost tail of an era", _AT)
+            if lost is not None and self._folds[end.table].line.era <= end.last.era:
+                draft.lanes[end.lane] = (lost, *(draft.lanes[end.lane][1:] if end.lane in draft.lanes else ("", "0")))
 
     def _declare_lost_tail(self, draft: Draft, key: LaneKey, end: LaneEnd) -> None:
         lane = draft.lane(end.lane)

@@ -22,7 +22,8 @@ Rows = dict[int | Position, Value]
 
 
 class Row(NamedTuple):
-    """A change, or a row read by a snapshot (op r). A truncate (op t) has key -1.
+    """A change, or a row read by a snapshot (op r). A truncate (op t) has key -1. Without a key, a delete names the row
+    that it takes by its value.
 
     big: None where the update left the value out. moved: the row had another key, whose delete is just below.
     """
@@ -107,6 +108,9 @@ class Source:
             rows.clear()
             return [(table, Row(position, "t", -1, ""))]
         if table == KEYLESS:
+            if chance < 0.3 and rows:
+                value, _ = rows.pop(random.choice(list(rows)))
+                return [(table, Row(position, "d", NO_KEY, value))]
             value = random.choice("xyz")  # rows without a key may be alike
             rows[position] = (value, "")
             return [(table, Row(position, "c", NO_KEY, value))]

@@ -12,7 +12,7 @@ from glue_streaming.requests import Request
 from glue_streaming.state import FoldState, StreamState
 from glue_streaming.watermark import Published
 from schemas.position import ORIGIN, Line, Position
-from tests.simulation.source import KEYLESS, TABLES, Row, Rows, Source
+from tests.simulation.source import KEYLESS, NO_KEY, TABLES, Row, Rows, Source
 from tests.simulation.stream import Block, LaneKey
 
 HORIZON = 6
@@ -77,11 +77,18 @@ def laid_over(state: dict[int | Position, Row], rows: Iterable[Row]) -> dict[int
         if row.op == "t":
             state = {}
         elif row.op == "d":
-            deleted = state.pop(row.identity, None)
+            deleted = state.pop(named_by(row, state), None)
         else:
             before = origin(row, state.get(row.identity), deleted)
             state[row.identity] = row if row.big is not None or before is None else row._replace(big=before.big)
     return state
+
+
+def named_by(delete: Row, state: Mapping[int | Position, Row]) -> int | Position:
+    """What the row is told apart by that a delete takes: without a key, one of those that are alike."""
+    if delete.key != NO_KEY:
+        return delete.key
+    return next((identity for identity, row in state.items() if row.value == delete.value), delete.position)
 
 
 def ordered(rows: Iterable[Row]) -> list[Row]:

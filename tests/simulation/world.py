@@ -65,6 +65,7 @@ SCENARIOS = {
         Scenario("snapshots", extra_snapshots=0.15),
         Scenario("slow snapshots", extra_snapshots=0.05, snapshot_pace=0.15),
         Scenario("eras", eras=0.03),
+        Scenario("eras+exclude", excluding=0.05, eras=0.03),
         Scenario("eras+loss", Faults(lost=0.02, garbled=0.02), resends=True, resnapshots=True, eras=0.02),
     )
 }

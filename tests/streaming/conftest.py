@@ -76,12 +76,19 @@ class World:
         return self.registry.register(TableSchema(self.source, table, tuple(typed), tuple(key))).schema
 
     def data(
-        self, schema: TableSchema, lsn: int, rows: Sequence[dict[str, Any]], *, lane: str = "0", op: str = "c"
+        self,
+        schema: TableSchema,
+        lsn: int,
+        rows: Sequence[dict[str, Any]],
+        *,
+        lane: str = "0",
+        op: str = "c",
+        first: int = 0,
     ) -> Block:
-        """The next data block of a lane: one transaction at `lsn`. It is chained, but not sent."""
-        return self._block(
-            Kind.DATA, schema, lane, [(Position(self.era, lsn, n), op, row) for n, row in enumerate(rows)]
-        )
+        """The next data block of a lane: rows of the transaction at `lsn`, from ordinal `first` on. It is chained, but
+        not sent."""
+        changes = [(Position(self.era, lsn, first + n), op, row) for n, row in enumerate(rows)]
+        return self._block(Kind.DATA, schema, lane, changes)
 
     def snapshot(
         self, schema: TableSchema, point: int, rows: Sequence[dict[str, Any]], *, lane: str, first: int = 0
@@ -130,6 +137,12 @@ class World:
             PartitionKey=control.partition_key(self.source, table, lane),
             ExplicitHashKey=str(control.lane_hash_key(self.source, table, lane)),
         )
+
+    def lose_positions(self) -> None:
+        """What the job has saved of its shards is gone."""
+        dynamodb, table = self.server.client("dynamodb"), f"{self.prefix}-shards"
+        for item in dynamodb.scan(TableName=table)["Items"]:
+            dynamodb.delete_item(TableName=table, Key={"job": item["job"], "shard": item["shard"]})
 
     def _block(
         self, kind: Kind, schema: TableSchema, lane: str, changes: Sequence[tuple[Position, str, dict[str, Any]]]
@@ -305,10 +318,7 @@ class Job:
         return [(item["shard"]["S"], item["sequence"]["S"]) for item in items if "sequence" in item]
 
     def lose_positions(self) -> None:
-        dynamodb = self.world.server.client("dynamodb")
-        for item in dynamodb.scan(TableName=f"{self.world.prefix}-shards")["Items"]:
-            key = {"job": item["job"], "shard": item["shard"]}
-            dynamodb.delete_item(TableName=f"{self.world.prefix}-shards", Key=key)
+        self.world.lose_positions()
 
 
 @pytest.fixture
@@ -319,6 +329,13 @@ def make_job() -> Callable[..., Job]:
 @pytest.fixture
 def job(world: World) -> Job:
     return Job(world)
+
+
+@pytest.fixture
+def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Waits between retries are as many, and shorter."""
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff._BASE", 1.01)
+    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01)
 
 
 def _dynamodb_table(dynamodb: Any, name: str, hash_key: str, range_key: str | None, kind: str) -> None:

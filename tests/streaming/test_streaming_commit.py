@@ -13,6 +13,7 @@ from pyiceberg.table import Table
 from glue_streaming import commit, data_files, lake_table
 from glue_streaming.aws import Aws
 from glue_streaming.errors import CommitUnknown, StaleWriter
+from glue_streaming.holes import Hole
 from glue_streaming.state import FoldState, Mark, StreamState, Totals, fold_state, stream_state
 from schemas.position import Line, Position
 
@@ -88,6 +89,17 @@ def test_marks_that_moved_refuse_the_commit(table: Table) -> None:
     with pytest.raises(StaleWriter):
         commit.append(table, [file_of(table, 2)], expected=StreamState(), new=LATER)
     assert ids(table) == [1]
+
+
+def test_holes_that_changed_refuse_the_commit(table: Table) -> None:
+    """A resend fills a hole below the mark: with equal marks, the holes alone tell that another writer was there."""
+    hole = Hole("0", None, Position(1, 5, 0), "gap", "2026-01-02T03:00:00+00:00")
+    holed = replace(MARKED, holes=(hole,))
+    commit.append(table, [file_of(table, 1)], expected=StreamState(), new=holed)
+    commit.append(again(table), [file_of(table, 2)], expected=holed, new=MARKED)
+    with pytest.raises(StaleWriter):
+        commit.append(again(table), [file_of(table, 2)], expected=holed, new=LATER)
+    assert ids(table) == [1, 2]
 
 
 def test_marks_that_move_during_the_commit_refuse_its_retry(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
@@ -10,16 +11,18 @@ import pytest
 
 from glue_streaming import departures, views
 from glue_streaming.aws import Aws
-from glue_streaming.fold.line import CloseCut, continues, together
+from glue_streaming.cut_requests import carry_out, refused
+from glue_streaming.fold.line import CloseCut, Closure, together
 from glue_streaming.fold.plan import FoldSettings, cut_view
 from glue_streaming.fold.run import fold_table
 from glue_streaming.holes import Hole
 from glue_streaming.lake import Moves
 from glue_streaming.parking import Parking
 from glue_streaming.plan_lambda import read_cut
-from glue_streaming.state import FoldState, StreamState
+from glue_streaming.requests import CutRequest
+from glue_streaming.state import Accepted, FoldState, Mark, StreamState
 from glue_streaming.tails import Tails
-from glue_streaming.task import LaneKey, Outcome
+from glue_streaming.watermark_view import Entry
 from schemas.control import Announcement, LaneEnd, Progress, SnapshotEnd, snapshot_lane
 from schemas.position import Line, Position
 
@@ -103,7 +106,7 @@ def test_a_table_leaves_the_cut_at_its_deadline_and_comes_back_mended(world: Any
     job.run(1, seconds=3)
     assert set(job.entry().left) == {"orders"}
     assert job.watermark() == Line(1, 15)
-    with pytest.raises(AssertionError, match=r"orders has left the cut, since changes of it are missing \(gap\)"):
+    with pytest.raises(AssertionError, match=r"orders has left the cut \(changes of it are missing: gap\)"):
         ids(world, "orders")
     fold(world, "orders", "items")
     with pytest.raises(AssertionError, match="has left the cut"):
@@ -111,12 +114,12 @@ def test_a_table_leaves_the_cut_at_its_deadline_and_comes_back_mended(world: Any
 
     job.run(3)
     assert (job.watermark(), job.entry().frozen_by) == (Line(1, 35), {})
-    assert job.entry().missing == {"orders": "gap"}
+    assert job.entry().missing == {"orders": "changes of it are missing: gap"}
     assert ids(world, "items") == ["7", "8", "100"]
 
     world.send(lost, world.progress(45))
     job.run(6)
-    assert (job.entry().left, job.entry().excluded, job.entry().missing) == ({}, frozenset(), {})
+    assert (job.entry().left, job.entry().missing) == ({}, {})
     assert job.watermark() == Line(1, 45)
     assert ids(world, "orders") == ["1", "2", "3", "100"]
 
@@ -140,6 +143,88 @@ def test_a_table_that_left_stays_out_across_a_restart(world: Any, job: Any) -> N
     assert job.watermark() == Line(1, 36)
     with pytest.raises(AssertionError, match="has left the cut"):
         ids(world, "orders")
+
+
+def ask(world: Any, kind: str, table: str, item: str = "lake-request:1") -> None:
+    """What `headrace cut` leaves in DynamoDB."""
+    fields = {"source": world.source, "item": item, "kind": kind, "table": table, "by": "anna", "status": "open"}
+    fields["because"] = "its hole takes a day to mend"
+    items = {name: {"S": value} for name, value in fields.items()}
+    world.server.client("dynamodb").put_item(TableName=f"{world.prefix}-sources", Item=items)
+
+
+def answered(world: Any, item: str = "lake-request:1") -> tuple[str, str]:
+    key = {"source": {"S": world.source}, "item": {"S": item}}
+    found = world.server.client("dynamodb").get_item(TableName=f"{world.prefix}-sources", Key=key)["Item"]
+    return found["status"]["S"], found.get("detail", {}).get("S", "")
+
+
+def test_an_operator_takes_a_table_out_of_the_cut_and_lets_it_in_again(world: Any, job: Any) -> None:
+    """Out: its view raises and says who and why, the others go on a horizon later, and a restart or a mended hole
+    changes nothing. In: the table is there again at the first watermark that it covers, and not before."""
+    orders, items = world.schema("orders"), world.schema("items")
+    activate(world, job, "orders", "items")
+    lost = world.data(orders, 20, [{"id": 2}])
+    world.send(world.data(orders, 30, [{"id": 3}]), world.data(items, 30, [{"id": 8}]), world.progress(35))
+    job.run()
+    stuck = job.watermark()
+    ask(world, "exclude", "orders")
+    job.run(1)
+    assert (answered(world)[0], job.watermark()) == ("done", stuck)
+    with pytest.raises(AssertionError, match=r"has left the cut \(anna took it out: its hole takes a day to mend\)"):
+        ids(world, "orders")
+    job.restart()
+    world.send(world.progress(36))
+    job.run(3)
+    assert (job.watermark(), ids(world, "items")) == (Line(1, 36), ["8", "100"])
+    fold(world, "orders", "items")
+    world.send(lost, world.progress(45))
+    job.run(6)
+    assert (job.watermark(), set(job.entry().left)) == (Line(1, 45), {"orders"})
+    with pytest.raises(AssertionError, match="has left the cut"):
+        ids(world, "orders")
+
+    world.data(orders, 50, [{"id": 4}])
+    world.send(world.data(orders, 60, [{"id": 5}]), world.data(items, 60, [{"id": 9}]), world.progress(65))
+    job.run()
+    ask(world, "include", "orders", "lake-request:2")
+    job.run()
+    assert (answered(world, "lake-request:2")[0], job.watermark()) == ("done", Line(1, 65))
+    with pytest.raises(AssertionError, match="changes of it are missing: gap"):
+        ids(world, "orders")
+    ask(world, "exclude", "nothing", "lake-request:3")
+    ask(world, "include", "items", "lake-request:4")
+    job.run(1)
+    assert answered(world, "lake-request:3") == ("refused", f"there is no table nothing in {world.source}")
+    assert answered(world, "lake-request:4") == ("refused", "it is in the cut")
+    for hole in job.state().holes:
+        job.driver.lake.tables[world.source, "orders"].state = job.state().accept(Accepted(hole, "anna", "", ""))
+    job.run()
+    assert (job.entry().left, job.entry().by_operator, ids(world, "orders")) == ({}, {}, ["2", "3", "5", "100"])
+
+
+def test_the_view_raises_before_the_entry_says_so(world: Any, job: Any) -> None:
+    """The horizon counts from the entry: a driver that is lost between the two has taken the view away already."""
+    activate(world, job, "orders", "items")
+    seen = []
+
+    class Views:
+        def take_away(self, table: str, why: str) -> bool:
+            seen.append((table, why, dict(job.entry().left)))
+            return True
+
+    request = CutRequest("lake-request:1", "exclude", world.source, "orders", "anna")
+    ((_, status, _),) = carry_out(job.aws.client("glue"), Views(), [request], 7.0)
+    assert (status, seen) == ("done", [("orders", "anna took it out", {})])
+    assert job.entry().left == {"orders": 7.0}
+
+
+def test_a_table_that_the_cut_is_closed_for_stays_in_it() -> None:
+    """Its fold may be on its way to a line above any watermark: taking it out would open the cut too early."""
+    entry = Entry(line=Line(1, 5), lines={"t": Line(1, 5)}, closure=Closure(0.0, {"t": 3}))
+    request = CutRequest("lake-request:1", "exclude", "s", "t", "anna")
+    assert "the cut is closed for its repair" in (refused(entry, request) or "")
+    assert refused(replace(entry, closure=None), request) is None
 
 
 def test_an_era_is_entered_by_all_tables_together(world: Any, job: Any) -> None:
@@ -214,12 +299,12 @@ def test_the_lost_end_of_an_era_is_a_hole_although_the_next_one_began(world: Any
 @pytest.mark.parametrize(("line", "opened"), [(Line(1, 5), True), (Line(2, 5), False)])
 def test_the_lost_end_of_an_era_is_no_hole_once_the_next_ones_snapshot_stands(line: Line, opened: bool) -> None:
     """The snapshot has repaired the table; rows that filled the hole now would lie below the fold line."""
-    key, moves = LaneKey("s", "t", "0"), defaultdict(Moves)
-    table = SimpleNamespace(fold_state=FoldState(line, 7), state=StreamState())
+    moves: dict[tuple[str, str], Moves] = defaultdict(Moves)
+    state = StreamState(marks={"0": Mark(Position(2, 5, 0), "shard", "9", before=Position(1, 10, 0))})
+    table = SimpleNamespace(fold_state=FoldState(line, 7), state=state)
     tails = Tails(SimpleNamespace(tables={("s", "t"): table}), Parking(), None)  # type: ignore[arg-type]
-    outcome = Outcome("shard", crossed={key: Position(1, 10, 0)})
     named = Progress(1, 25, datetime(2026, 1, 1, tzinfo=UTC), (LaneEnd("t", "0", Position(1, 20, 0)),), ())
-    tails.look_behind([outcome], [("s", named)], moves, 0.0)
+    tails.look_behind([("s", named)], moves, 0.0)
     assert [hole.last for move in moves.values() for hole in move.lanes["0"][0].holes] == (
         [Position(1, 20, 0)] if opened else []
     )
@@ -338,8 +423,7 @@ def test_only_a_mended_table_that_covers_the_watermark_comes_back() -> None:
 
 def test_tables_enter_an_era_together() -> None:
     """One that is ready early does not close the cut; a repair within an era does not wait for the others."""
-    new, old, repaired = FoldState(Line(2, 5), 9), FoldState(Line(1, 5), 3), CloseCut(11)
-    assert (continues(new, 2), continues(old, 2), continues(FoldState(), 2)) == (True, False, True)
-    assert together({"a": repaired}, {"a": old, "b": old}, 2) == {}
-    assert together({"a": repaired, "b": repaired}, {"a": old, "b": old}, 2) == {"a": repaired, "b": repaired}
-    assert together({"c": repaired, "a": repaired}, {"a": old, "b": old, "c": new}, 2) == {"c": repaired}
+    repaired = CloseCut(11)
+    assert together({"a": repaired}, {"a", "b"}) == {}
+    assert together({"a": repaired, "b": repaired}, {"a", "b"}) == {"a": repaired, "b": repaired}
+    assert together({"c": repaired, "a": repaired}, {"a", "b"}) == {"c": repaired}

@@ -104,14 +104,33 @@ def test_a_wrong_count_does_not_verify(count: int) -> None:
 
 
 def test_a_reader_that_does_not_return_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """DataFusion hangs where a reader would complain about bytes that are left over; the deadline ends the wait."""
-    released = threading.Event()
-    monkeypatch.setattr(decode, "_read", lambda _: released.wait(60))
-    monkeypatch.setattr(decode, "_BASE_SECONDS", 0.05)
+    """DataFusion hangs where a reader would complain about bytes that are left over; the deadline ends the wait.
+
+    What it reads from stays its own: the next reader's memory is another one.
+    """
+    released, hanging = threading.Event(), []
+
+    def hang(memory: Any, data: Any) -> None:
+        hanging.append(memory)
+        released.wait(60)
+
     schema = table_schema("large")
-    with pytest.raises(decode.DecoderStuck):
-        decode.to_arrow(schema.to_avro(), [(1, datums(schema, [{"large": 1}]))])
+    with monkeypatch.context() as patch:
+        patch.setattr(decode._Memory, "read", hang)
+        patch.setattr(decode, "_BASE_SECONDS", 0.05)
+        with pytest.raises(decode.DecoderStuck):
+            decode.to_arrow(schema.to_avro(), [(1, datums(schema, [{"large": 1}]))])
+    assert hanging[0] not in decode._spare
     released.set()
+
+
+def test_a_reader_sees_nothing_of_what_was_read_before() -> None:
+    """The memory that it reads from is used again, for more rows and for fewer."""
+    schema = table_schema("large", "text")
+    for count in (1, 1_000, 3, 1_001):
+        rows = [{"large": count * 10 + number, "text": "x" * count} for number in range(count)]
+        found = decode.to_arrow(schema.to_avro(), [(count, datums(schema, rows))])
+        assert found.select(["large", "text"]).to_pylist() == rows
 
 
 def test_bytes_that_are_no_datums_are_refused() -> None:

@@ -63,13 +63,16 @@ def test_a_gap_is_read_again_before_it_is_a_hole_and_a_resend_fills_it(world: An
     assert job.watermark() == Line(1, 36)
 
 
-@pytest.mark.parametrize("damage", ["payload", "count", "reject"])
+@pytest.mark.parametrize("damage", ["payload", "count", "reject", "lost"])
 def test_a_bad_block_is_a_hole_and_the_good_ones_flow(world: Any, job: Any, damage: str) -> None:
     """Bad data never stops good data: the raw bytes are kept, the hole says why."""
     orders = world.schema("orders")
     world.send(world.data(orders, 10, [{"id": 1}]))
-    if damage == "reject":
-        world.send(world.reject("orders", Position(1, 20, 0), "numeric out of range"))
+    if damage in ("reject", "lost"):
+        reject = world.reject("orders", Position(1, 20, 0), "numeric out of range")
+        if damage == "lost":  # in the place of a whole block
+            object.__setattr__(reject, "first", Position(1, 15, 0))
+        world.send(reject)
     else:
         bad = world.data(orders, 20, [{"id": 2}])
         object.__setattr__(bad, *(("checksum", 7) if damage == "payload" else ("count", 5)))

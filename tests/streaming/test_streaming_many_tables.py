@@ -1,9 +1,13 @@
 """Many tables in one batch: what a commit asks of the catalog, and what a throttled catalog does to it."""
 
 import io
+import re
+import socket
+import socketserver
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -41,13 +45,6 @@ class Meter:
         return AWSResponse(request.url, 400, {"content-type": "application/x-amz-json-1.1"}, body)
 
 
-@pytest.fixture
-def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Waits between retries are as many, and shorter."""
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff._BASE", 1.01)
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01)
-
-
 def send_round(world: Any, schemas: list[Any], lsn: int) -> None:
     world.send(*[world.data(schema, lsn, [{"id": lsn}]) for schema in schemas], world.progress(lsn))
 
@@ -67,6 +64,59 @@ def test_a_commit_asks_the_catalog_twice(world: Any, make_job: Callable[..., Any
     assert meter.asked["UpdateTable"] == TABLES // 2 + for_the_watermark
     assert meter.asked["GetTable"] <= TABLES // 2 + 2
     assert set(meter.asked) == {"GetTable", "UpdateTable"}
+
+
+class Counting(socketserver.BaseRequestHandler):
+    """Stands before the laptop's AWS, and counts by method what is asked of one bucket."""
+
+    behind: tuple[str, int]
+    bucket: str
+    asked: Counter[str]
+
+    def handle(self) -> None:
+        with socket.create_connection(self.behind) as aws:
+            back = threading.Thread(target=self._copy, args=(aws, self.request), daemon=True)
+            back.start()
+            self._copy(self.request, aws, re.compile(rb"(GET|HEAD|PUT|POST|DELETE) /" + self.bucket.encode()))
+            back.join()
+
+    def _copy(self, here: socket.socket, there: socket.socket, counted: re.Pattern[bytes] | None = None) -> None:
+        with suppress(OSError):
+            while data := here.recv(1 << 16):
+                if counted is not None:
+                    self.asked.update(method.decode() for method in counted.findall(data))
+                there.sendall(data)
+            there.shutdown(socket.SHUT_WR)
+
+
+@pytest.fixture
+def s3_asked(world: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Counts the requests to S3, by method, of every client that is made from here on."""
+    asked: Counter[str] = Counter()
+    host, _, port = world.server.endpoint.removeprefix("http://").partition(":")
+    handler = type("Handler", (Counting,), {"behind": (host, int(port)), "bucket": world.bucket, "asked": asked})
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.server_address[1]}")
+        yield asked
+        server.shutdown()
+
+
+def test_a_commit_puts_four_objects_and_reads_none(
+    world: Any, make_job: Callable[..., Any], s3_asked: Counter[str]
+) -> None:
+    """Data, manifest, manifest list and metadata, with a request each: requests are a commit's time and its price."""
+    job = make_job(world)
+    schemas = [world.schema(name) for name in ("a", "b", "c")]
+    for lsn in (10, 20):
+        send_round(world, schemas, lsn)
+        job.run()
+    s3_asked.clear()
+    send_round(world, schemas, 30)
+    assert job.run(1).commits == 3
+    assert s3_asked == {"PUT": 12}
+    assert [job.ids(name) for name in ("a", "b", "c")] == [[10, 20, 30]] * 3
 
 
 @pytest.mark.usefixtures("quick_backoff")

@@ -199,3 +199,14 @@ def test_a_block_the_reader_hangs_on_is_a_hole_and_the_job_starts_again(
     (hole,) = job.state().holes
     assert (hole.after, hole.last) == (Position(1, 10, 0), Position(1, 20, 1))
     assert "follow the 1 records" in hole.reason
+
+
+def test_blocks_of_a_table_called_as_one_of_ours_make_no_lake_table(world: Any, job: Any) -> None:
+    """Whoever sent them: their bytes are kept, the source's own table of holes is not touched, others flow."""
+    orders = world.schema("orders")
+    ours = replace(orders, table="holes")
+    world.send(world.data(ours, 10, [{"id": 1}]), world.data(orders, 10, [{"id": 2}]), world.progress(15))
+    assert job.run(1).malformed == 1
+    job.run(3)
+    assert job.ids() == [2]
+    assert [name for _, name in job.driver.lake.tables] == ["orders"]

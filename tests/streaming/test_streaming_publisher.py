@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from glue_streaming import commit, watermark_view
+from glue_streaming import commit
 from glue_streaming.aws import Aws
 from glue_streaming.errors import StaleWriter
 from glue_streaming.lake_table import identifier
@@ -14,6 +14,7 @@ from glue_streaming.state import FoldState, fold_state
 from glue_streaming.watermark import aged
 from schemas.control import Announcement, SnapshotEnd, snapshot_lane
 from schemas.position import Line
+from tests.streaming.test_streaming_reshard import OneAtATime
 
 FIRST, SECOND = 1_000_001, 1_000_002
 
@@ -116,14 +117,14 @@ def test_a_superseded_driver_publishes_nothing(world: Any, job: Any) -> None:
     assert job.entry().line is None
 
 
-def test_what_an_operator_excluded_stays_excluded(world: Any, job: Any) -> None:
-    """`excluded` belongs to the operator: publishing keeps it, and the table no longer holds the watermark back."""
-    damaged(world, job)
-    glue = Aws().client("glue")
-    table = glue.get_table(DatabaseName=f"{world.source}_cut", Name="watermark")["Table"]
-    kept = {name: table[name] for name in ("Name", "TableType", "StorageDescriptor", "ViewOriginalText")}
-    parameters = {**table["Parameters"], watermark_view.EXCLUDED: '["orders"]'}
-    glue.update_table(DatabaseName=f"{world.source}_cut", TableInput={**kept, "Parameters": parameters})
+def test_a_job_that_reads_the_stream_again_moves_nothing_back(world: Any, job: Any) -> None:
+    """Its positions are lost, and it meets old progress records one by one: the watermark stays where it was."""
+    orders = world.schema("orders")
+    for lsn in (10, 20, 30):
+        world.send(world.data(orders, lsn, [{"id": lsn}]), world.progress(lsn + 5))
     job.run()
-    assert job.entry().excluded == {"orders"}
-    assert job.entry().line == Line(1, 35)
+    job.lose_positions()
+    job.set("bytes_per_shard", "1")
+    job.wrap = OneAtATime
+    job.restart()
+    assert {job.watermark() for _ in range(8) if job.run(1)} == {Line(1, 35)}

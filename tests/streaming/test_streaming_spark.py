@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,10 +46,11 @@ def ids(world: Any) -> list[int]:
 
 
 @pytest.mark.slow
-def test_the_job_runs_until_it_is_told_to_stop_and_drains(world: Any, tmp_path: Path) -> None:
+def test_the_job_runs_until_it_is_told_to_stop_and_drains(make_world: Callable[..., Any], tmp_path: Path) -> None:
     """Continuous loads what comes, and SIGTERM ends it with 0 once its batch is done. A batch that cannot be done (its
-    AWS does not answer) is dropped within twenty seconds. Drain reads everything and ends with 0: each row is there
-    once."""
+    AWS does not answer) is dropped within twenty seconds. The next run finds neither Spark's checkpoint nor a saved
+    position. Drain reads every shard, one task each, and ends with 0: each row is there once."""
+    world = make_world(shards=4)
     orders = world.schema("orders")
     world.send(world.data(orders, 10, [{"id": 1}]), world.progress(15))
     job = launch(world, tmp_path, "continuous")
@@ -61,6 +62,8 @@ def test_the_job_runs_until_it_is_told_to_stop_and_drains(world: Any, tmp_path: 
     assert "the batch is dropped" not in rest
     assert ids(world) == [1]
 
+    shutil.rmtree(tmp_path / "checkpoint-continuous")
+    world.lose_positions()
     world.send(world.data(orders, 20, [{"id": 2}]), world.progress(25))
     job = launch(world, tmp_path, "continuous")
     assert job.stdout is not None
@@ -77,8 +80,10 @@ def test_the_job_runs_until_it_is_told_to_stop_and_drains(world: Any, tmp_path: 
     assert job.returncode == 0
     assert "the batch is dropped" in rest
 
+    world.lose_positions()
+    world.send(*(world.data(orders, 40, [{"id": 4 + n}], lane=str(n)) for n in range(8)), world.progress(45))
     drain = launch(world, tmp_path, "drain")
     output, _ = drain.communicate(timeout=240)
     assert drain.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
-    assert ids(world) == [1, 2, 3]
+    assert ids(world) == list(range(1, 12))
     assert next(batches(output.splitlines()))["event"] == "batch"

@@ -11,6 +11,7 @@ import pytest
 
 from localaws.process import LocalAws, running
 from ops import glue_bundle, terraform
+from ops.provision import maintenance_conf
 from ops.terraform import Terraform
 
 SITE_AUTHORITY = """-----BEGIN CERTIFICATE-----
@@ -76,6 +77,7 @@ def variables(bundle: Path) -> dict[str, Any]:
         "stream": {"schedule": {"morning": {"expression": "cron(0 6 * * ? *)", "shards": 4}}},
         "stream_job": {"settings": {"trigger_seconds": "1"}},
         "schedules": {"ingest": "rate(365 days)", "fold": "rate(365 days)"},
+        "maintenance": {"conf": maintenance_conf(512)},
         "analysts": ["arn:aws:iam::000000000000:root"],
         "operations": {"emails": ["team@example.com"], "athena_gib_a_day": 10},
         "network": {"enabled": True, "site_cidrs": ["10.20.0.0/16"]},

@@ -13,6 +13,7 @@ ACCOUNT, REGION = "000000000000", "us-east-1"
 BUCKET, STREAM, OTHER_STREAM = "headrace-lake", "headrace", "payments"
 MACHINES = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine"
 ROLES = f"arn:aws:iam::{ACCOUNT}:role"
+DEAD_LETTERS = f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/headrace-dead-letters"
 TOPICS = f"arn:aws:sns:{REGION}:{ACCOUNT}"
 
 pytestmark = [
@@ -158,8 +159,9 @@ DENIED: dict[str, list[Call]] = {
         get_object("results/secret.csv"),
         put_object("jobs/other-code.zip"),
         delete_object("lake/shop/accounts/x.parquet"),
-        update_table("shop"),
-        update_table("shop_history"),
+        update_table("payments"),
+        call("glue:CreateTable", "create_table", DatabaseName="shop", TableInput={"Name": "mine"}),
+        call("glue:DeleteTable", "delete_table", DatabaseName="shop_history", Name="accounts"),
         put_item("schemas", subject="shop.accounts", version="9"),
         start_run("headrace-fold"),
         read_password("shop"),
@@ -174,11 +176,34 @@ DENIED: dict[str, list[Call]] = {
         get_object("claims/shop/1"),
         put_object("jobs/other-code.zip"),
         delete_object("checkpoint/x"),
+        delete_object("lake/shop/accounts/data/base/x.parquet"),
         update_table("payments"),
         put_item("shards", job="headrace-stream", shard="shardId-000000000000", sequence="9"),
         read_password("shop"),
         start_run("headrace-stream"),
         start_machine("headrace-fold"),
+    ],
+    "maintain-job": [
+        read_stream(STREAM),
+        put_records(STREAM),
+        put_object("jobs/other-code.zip"),
+        delete_object("checkpoint/x"),
+        delete_object("jobs/headrace.zip"),
+        update_table("shop"),
+        update_table("shop_cut"),
+        put_item("shards", job="headrace-stream", shard="shardId-000000000000", sequence="9"),
+        put_item("schemas", subject="shop.accounts", version="1"),
+        read_password("shop"),
+        start_run("headrace-stream"),
+        start_machine("headrace-fold"),
+    ],
+    "maintain-schedule": [
+        start_run("headrace-stream"),
+        start_run("headrace-fold"),
+        start_machine("headrace-fold"),
+        publish("headrace-alarms"),
+        set_shards(STREAM, 1),
+        read_password("shop"),
     ],
     "plan": [
         get_object("lake/shop/accounts/x.parquet"),
@@ -253,6 +278,8 @@ ALLOWED: dict[str, Call] = {
     "agent-shop": put_records(STREAM),
     "stream-job": read_stream(STREAM),
     "fold-job": put_object("lake/shop/accounts/y.parquet"),
+    "maintain-job": delete_object("lake/shop/accounts/data/base/none.parquet"),
+    "maintain-schedule": call("sqs:SendMessage", "send_message", QueueUrl=DEAD_LETTERS, MessageBody="m"),
     "plan": query_items("settings", "job", "headrace-fold"),
     "ingest-workflow": call("glue:GetJobRuns", "get_job_runs", JobName="headrace-stream"),
     "fold-workflow": publish("headrace-alarms"),
