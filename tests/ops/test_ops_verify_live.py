@@ -146,10 +146,17 @@ class LivePath:
     def activated(self) -> dict[str, int]:
         return {name: table.fold.activated_through for name, table in self.lake().items()}
 
-    def until_activated(self, *names: str, after: int = 0, seconds: float = 90) -> None:
-        """Folds until a snapshot of each table, newer than that of the number `after`, is what its views show."""
+    def in_cut(self) -> set[str]:
+        found = self.aws.client("glue").get_tables(DatabaseName=f"{SOURCE}_cut")["TableList"]
+        return {str(table["Name"]) for table in found}
+
+    def until_activated(self, *names: str, after: int = 0, seconds: float = 180) -> None:
+        """Folds until a snapshot of each table, newer than that of the number `after`, is what its views show.
+
+        A view of the cut comes only with a watermark that has reached the fold line: maybe a fold later.
+        """
         deadline = time.monotonic() + seconds
-        while left := {name for name in names if self.activated().get(name, 0) <= after}:
+        while left := {name for name in names if self.activated().get(name, 0) <= after} | (set(names) - self.in_cut()):
             assert not self.failed, self.failed
             assert time.monotonic() < deadline, f"{self.activated()}\n{self.rig.log[-3000:]}"
             time.sleep(0.5)
