@@ -182,15 +182,18 @@ class Replication:
         self._heart.join()
 
     def _end(self) -> None:
-        """Ends the stream in agreement: a socket closed over unread data would lose the last status on its way."""
+        """Ends the stream in agreement: a socket closed over unread data would lose the last status on its way. Behind
+        the end of the data comes that of the command: from then on the slot is free for the next session."""
         self._guarded(self._pgconn.put_copy_end)
         self._guarded(self._pgconn.flush)
-        deadline = time.monotonic() + CLOSE_SECONDS
+        deadline, size = time.monotonic() + CLOSE_SECONDS, 0
         while (left := deadline - time.monotonic()) > 0:
-            size, _ = self._guarded(self._pgconn.get_copy_data, 1)
-            if size < 0:
+            if size >= 0:
+                size, _ = self._guarded(self._pgconn.get_copy_data, 1)
+            if size < 0 and not self._pgconn.is_busy():
+                self._guarded(self._pgconn.get_result)
                 return
-            if size == 0 and select.select([self._pgconn.socket], [], [], left)[0]:
+            if size <= 0 and select.select([self._pgconn.socket], [], [], left)[0]:
                 self._guarded(self._pgconn.consume_input)
 
     def __enter__(self) -> Replication:
