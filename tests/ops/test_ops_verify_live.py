@@ -193,7 +193,7 @@ def path(server: LocalAws, aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyP
         Path(folder).chmod(0o755)
         postgres = PostgresServer(Path(folder) / "pg", settings={"fsync": "off"}).start()
         postgres.psql(f"CREATE DATABASE {SOURCE}")
-        rig = ShapedRig(SOURCE, tmp_path, postgres, server)
+        rig = ShapedRig(SOURCE, tmp_path, postgres, server, look_seconds=1.0)
         try:
             yield LivePath(server, rig, aws)
         finally:

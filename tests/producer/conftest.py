@@ -33,6 +33,8 @@ from schemas.position import Position
 from schemas.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 180
+"""How long what has to happen may take on a slow machine that has other work. No wait lasts longer than its cause."""
 
 
 @pytest.fixture(scope="session")
@@ -82,6 +84,8 @@ class Rig:
     kinesis_url: str | None = None
     tables: tuple[str, ...] = ("public.*",)
     streaming: bool = False
+    look_seconds: float | None = None
+    """How often the agent looks at its tables, where that is not to be as often as at a site."""
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def sql(self, text: str) -> str:
@@ -116,7 +120,7 @@ class Rig:
     def start(self, *options: str, failpoint: str = "") -> subprocess.Popen[bytes]:
         with (self.folder / "agent.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "producer", "--config", str(self.config), *options],
+                [sys.executable, *self._agent, "--config", str(self.config), *options],
                 cwd=ROOT,
                 env={**os.environ, **self.aws.environment(), "HEADRACE_FAILPOINT": failpoint},
                 stdin=subprocess.DEVNULL,
@@ -125,6 +129,13 @@ class Rig:
             )
         self.processes.append(process)
         return process
+
+    @property
+    def _agent(self) -> tuple[str, str]:
+        if self.look_seconds is None:
+            return "-m", "producer"
+        text = "import sys; from producer import __main__, agent; agent._TABLES_SECONDS = {}; sys.exit(__main__.main())"
+        return "-c", text.format(self.look_seconds)
 
     def status(self) -> dict[str, Any]:
         """What the agent that was started last says of itself."""
@@ -160,14 +171,14 @@ class Rig:
                     break
         return found
 
-    def until(self, holds: Callable[[Arrived], bool], seconds: float = 30) -> Arrived:
+    def until(self, holds: Callable[[Arrived], bool], seconds: float = PATIENCE_SECONDS) -> Arrived:
         deadline = time.monotonic() + seconds
         while not holds(seen := self.read()):
             assert time.monotonic() < deadline, f"{seen.summary()}\n{self.log[-4000:]}"
             time.sleep(0.3)
         return seen
 
-    def until_complete(self, seconds: float = 30) -> Arrived:
+    def until_complete(self, seconds: float = PATIENCE_SECONDS) -> Arrived:
         """What arrived, once progress has passed everything committed so far and a snapshot of each table ended."""
         lsn = int(self.sql("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
         self.sql("SELECT pg_logical_emit_message(true, 'test', 'past the last change')")
@@ -326,7 +337,7 @@ def rig(
     finally:
         rig.stop()
         drop = f"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = '{name}'"
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while producer_postgres.psql(f"SELECT 1 FROM pg_replication_slots WHERE database = '{name}' AND active"):
             assert time.monotonic() < deadline
             time.sleep(0.05)

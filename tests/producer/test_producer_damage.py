@@ -11,6 +11,7 @@ import pytest
 
 from schemas.block import datums
 from schemas.control import decode_reject
+from tests.producer.conftest import PATIENCE_SECONDS
 from tests.producer.gate import Gate
 
 pytestmark = pytest.mark.slow
@@ -45,12 +46,16 @@ def _pending(rig, kind: str = "data") -> list[tuple[int, bytes, int, int]]:
         ).fetchall()
 
 
-def _await_spooled(rig) -> None:
-    deadline = time.monotonic() + 60
-    while sum(count for _, _, count, _ in _pending(rig)) < ROWS:
+def _await_told(rig) -> None:
+    """Until all of it lies in the spool, and the source knows."""
+    end = rig.sql("SELECT pg_current_wal_insert_lsn()")
+    rig.sql("SELECT pg_logical_emit_message(true, 'test', 'past the last change')")
+    slot = f"SELECT confirmed_flush_lsn >= '{end}' FROM pg_replication_slots WHERE database = '{rig.name}'"
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while rig.sql(slot) != "t":
         assert time.monotonic() < deadline, rig.log[-3000:]
         time.sleep(0.2)
-    time.sleep(1.5)  # the source is told
+    assert sum(count for _, _, count, _ in _pending(rig)) == ROWS
 
 
 def _flip(rig, data: bytes) -> None:
@@ -90,10 +95,10 @@ def test_what_the_source_has_forgotten_is_declared(outage, stopped):
     rig.until(lambda seen: seen.snapshotted)
     gate.shut()
     _fill(rig)
-    _await_spooled(rig)
+    _await_told(rig)
     if stopped:
         agent.send_signal(signal.SIGTERM)
-        assert agent.wait(30) == 0
+        assert agent.wait(PATIENCE_SECONDS) == 0
         assert not any(log.stat().st_size for log in rig.folder.glob("spool.db-wal"))
     _, data, count, _ = _pending(rig)[1]
     _flip(rig, data)
@@ -112,13 +117,13 @@ def test_what_the_source_has_forgotten_is_declared(outage, stopped):
     rig.until(lambda seen: len(seen.whole_snapshots("t")) == 2)
     assert rig.read().state("t").keys() == set(range(1, ROWS + 1))
     agent.send_signal(signal.SIGTERM)
-    assert agent.wait(30) == 0
+    assert agent.wait(PATIENCE_SECONDS) == 0
 
 
 def test_what_the_source_still_has_is_captured_again(outage):
     """Killed before the source was told: the damaged block and all behind it come again, as if nothing had been."""
     rig, gate = outage
-    agent = rig.start(failpoint="spool.after_commit:4")
+    agent = rig.start(failpoint="spool.after_commit:30")
     rig.until(lambda seen: seen.snapshotted)
     gate.shut()
     while agent.poll() is None:
@@ -146,7 +151,7 @@ def test_a_damaged_snapshot_is_taken_again(outage):
     agent = rig.start(failpoint="snapshot.ended:2")
     rig.until(lambda seen: seen.snapshotted)
     _ask_for_a_snapshot(rig)
-    assert agent.wait(30) == -signal.SIGKILL
+    assert agent.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     ((_, data, _, _),) = _pending(rig, "snapshot_end")
     _checkpoint(rig)
     _flip(rig, data)

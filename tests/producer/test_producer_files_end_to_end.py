@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import time
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from typing import Any
 import pytest
 
 from localaws.process import LocalAws
-from tests.producer.conftest import Arrived, Rig
+from tests.producer.conftest import PATIENCE_SECONDS, Arrived, Rig
 
 FILES, LINES = 6, 700
 
@@ -91,10 +90,7 @@ def test_a_kill_anywhere_loses_no_line_and_doubles_none(files_rig: FilesRig, pla
     for number in range(FILES // 2):
         files_rig.drop(number)
     agent = files_rig.start(failpoint=f"{place}:4")
-    deadline = time.monotonic() + 30
-    while agent.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert agent.returncode == -signal.SIGKILL
+    assert agent.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     for number in range(FILES // 2, FILES):
         files_rig.drop(number)
     files_rig.start()

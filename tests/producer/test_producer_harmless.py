@@ -8,6 +8,7 @@ import pytest
 
 from producer.postgres.identity import reserve
 from producer.postgres.source import PostgresSource
+from tests.producer.conftest import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -32,7 +33,7 @@ def test_log_of_other_databases_is_not_kept(rig):
         for _ in range(4):
             rig.postgres.psql("INSERT INTO noise SELECT repeat(md5(n::text), 20) FROM generate_series(1, 8000) n")
         written = reserve(_slot(rig))
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while reserve(_slot(rig)).held_bytes > 2_000_000:
             assert time.monotonic() < deadline, reserve(_slot(rig))
             rig.postgres.psql("SELECT pg_log_standby_snapshot()")  # what the server does by itself every 15 s
@@ -60,12 +61,12 @@ def test_the_slot_stays_until_it_is_ordered_away(rig):
     rig.sql(SETUP)
     agent = rig.start()
     rig.until_complete()
-    assert rig.start("--drop-slot").wait(30) == 3
+    assert rig.start("--drop-slot").wait(PATIENCE_SECONDS) == 3
     assert "stop its agent first" in rig.log
     agent.terminate()
-    assert agent.wait(20) == 0
+    assert agent.wait(PATIENCE_SECONDS) == 0
     assert reserve(_slot(rig)) is not None
-    assert rig.start("--drop-slot").wait(30) == 0
+    assert rig.start("--drop-slot").wait(PATIENCE_SECONDS) == 0
     assert reserve(_slot(rig)) is None
-    assert rig.start().wait(30) == 6
+    assert rig.start().wait(PATIENCE_SECONDS) == 6
     assert "slot headrace_" in rig.log

@@ -15,6 +15,7 @@ import pytest
 
 from schemas.block import Kind, datums, decode
 from schemas.control import decode_progress
+from tests.producer.conftest import PATIENCE_SECONDS
 from tests.producer.gate import Gate
 
 pytestmark = pytest.mark.slow
@@ -50,7 +51,7 @@ class Memory:
                         continue
 
 
-def _await(holds, what: str, rig, seconds: float = 60) -> None:
+def _await(holds, what: str, rig, seconds: float = PATIENCE_SECONDS) -> None:
     deadline = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < deadline, f"{what}\n{rig.log[-3000:]}"
@@ -87,7 +88,7 @@ def test_an_outage_loses_nothing_and_needs_little_memory(rig):
     gate.open()
     agent = rig.start()
     with Memory(rig) as memory:
-        rig.until(lambda seen: seen.snapshotted, 180)
+        rig.until(lambda seen: seen.snapshotted)
         gate.shut()
         confirmed = f"SELECT confirmed_flush_lsn FROM pg_replication_slots WHERE slot_name = 'headrace_{rig.name}'"
         for number, end in enumerate((signal.SIGKILL, signal.SIGTERM, None)):
@@ -98,7 +99,7 @@ def test_an_outage_loses_nothing_and_needs_little_memory(rig):
                 _await(lambda lsn=lsn: rig.sql(f"SELECT ({confirmed}) >= '{lsn}'::pg_lsn") == "t", "spooled", rig, 300)
             if end is not None:
                 agent.send_signal(end)
-                agent.wait(60)
+                agent.wait(PATIENCE_SECONDS)
                 agent = rig.start()
         lsn = int(rig.sql("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn"))
         rig.sql("SELECT pg_logical_emit_message(true, 'test', 'past the last change')")

@@ -14,6 +14,7 @@ import pytest
 
 from ops.postgres_server import PostgresFailed, PostgresServer
 from producer.errors import ContinuityBroken, SourceRefused
+from tests.producer.conftest import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.slow
 
@@ -33,12 +34,12 @@ def _insert(rig, low: int) -> None:
 def _kill(server: PostgresServer) -> None:
     """A power failure for the server alone: the postmaster is killed, and its children see that it is gone."""
     os.kill(server.pid, signal.SIGKILL)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while server.pid is not None:
         assert time.monotonic() < deadline
 
 
-def _start(server: PostgresServer, seconds: float = 20) -> None:
+def _start(server: PostgresServer, seconds: float = PATIENCE_SECONDS) -> None:
     """Starts a server whose killed predecessor's children may still be going."""
     deadline = time.monotonic() + seconds
     while True:
@@ -66,7 +67,7 @@ def test_a_restarted_and_a_crashed_server_are_waited_for(own_rig):
     _kill(rig.postgres)
     _start(rig.postgres)
     _insert(rig, 3000)
-    assert _same(rig, rig.until_complete(60))
+    assert _same(rig, rig.until_complete())
     assert agent.poll() is None, rig.log
 
 
@@ -86,7 +87,7 @@ def test_a_restored_copy_is_refused_until_a_new_era(own_rig):
     shutil.rmtree(folder / "data")
     (folder / "backup").rename(folder / "data")
     rig.postgres.start()
-    assert agent.wait(30) == ContinuityBroken.exit_code
+    assert agent.wait(PATIENCE_SECONDS) == ContinuityBroken.exit_code
     assert "restored from a backup" in rig.log
     _insert(rig, 5000)
     rig.start("--new-era")
@@ -106,14 +107,14 @@ def test_a_restored_copy_that_has_moved_on_is_found_by_its_history(own_rig):
     _insert(rig, 1000)
     rig.until_complete()
     agent.terminate()
-    assert agent.wait(20) == 0
+    assert agent.wait(PATIENCE_SECONDS) == 0
     rig.postgres.stop("fast")
     shutil.rmtree(folder / "data")
     (folder / "backup").rename(folder / "data")
     rig.postgres.start()
     for low in range(5000, 6000, 100):
         _insert(rig, low)
-    assert rig.start().wait(30) == ContinuityBroken.exit_code
+    assert rig.start().wait(PATIENCE_SECONDS) == ContinuityBroken.exit_code
     assert "has another history than the spool" in rig.log
     rig.start("--new-era")
     assert _same(rig, rig.until(lambda seen: len(seen.whole_snapshots("t")) == 2) and rig.until_complete())
@@ -134,12 +135,12 @@ def test_a_promoted_standby_goes_on_once_continuity_is_proven(own_rig):
     standby.psql("SELECT pg_promote()")
     rig.postgres = standby
     agent.send_signal(signal.SIGTERM)
-    assert agent.wait(20) == 0, rig.log
-    assert rig.start().wait(30) == ContinuityBroken.exit_code
+    assert agent.wait(PATIENCE_SECONDS) == 0, rig.log
+    assert rig.start().wait(PATIENCE_SECONDS) == ContinuityBroken.exit_code
     assert "--prove-continuity" in rig.log
     _insert(rig, 2000)
     rig.start("--prove-continuity")
-    arrived = rig.until_complete(60)
+    arrived = rig.until_complete()
     assert _same(rig, arrived)
     assert ({progress.era for progress in arrived.progress}, len(arrived.whole_snapshots("t"))) == ({1}, 1)
 
@@ -161,7 +162,7 @@ def _standby_of(primary: PostgresServer) -> PostgresServer:
     return PostgresServer(folder, settings=settings).start()
 
 
-def _sync_slots(rig, standby: PostgresServer, seconds: float = 20) -> None:
+def _sync_slots(rig, standby: PostgresServer, seconds: float = PATIENCE_SECONDS) -> None:
     """Until the standby has the agent's slot: once the slot needs nothing that the standby may have cleaned away."""
     ready = f"SELECT 1 FROM pg_replication_slots WHERE slot_name = 'headrace_{rig.name}' AND synced AND NOT temporary"
     deadline = time.monotonic() + seconds
@@ -178,12 +179,12 @@ def test_a_slot_that_somebody_advanced_is_a_loss(own_rig):
     agent = rig.start()
     rig.until_complete()
     agent.terminate()
-    assert agent.wait(20) == 0
+    assert agent.wait(PATIENCE_SECONDS) == 0
     _insert(rig, 1000)
     rig.sql(f"SELECT pg_replication_slot_advance('headrace_{rig.name}', pg_current_wal_lsn())")
-    assert rig.start().wait(30) == ContinuityBroken.exit_code
+    assert rig.start().wait(PATIENCE_SECONDS) == ContinuityBroken.exit_code
     assert "what lies between is lost" in rig.log
-    assert rig.start("--prove-continuity").wait(30) == ContinuityBroken.exit_code
+    assert rig.start("--prove-continuity").wait(PATIENCE_SECONDS) == ContinuityBroken.exit_code
     rig.start("--new-era")
     assert _same(rig, rig.until(lambda seen: len(seen.whole_snapshots("t")) == 2) and rig.until_complete())
 
@@ -195,17 +196,17 @@ def test_an_invalidated_slot_is_a_loss(own_rig):
     agent = rig.start()
     rig.until_complete()
     agent.terminate()
-    assert agent.wait(20) == 0
+    assert agent.wait(PATIENCE_SECONDS) == 0
     rig.postgres.psql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'")
     rig.postgres.psql("SELECT pg_reload_conf()")
     lost = f"SELECT wal_status FROM pg_replication_slots WHERE slot_name = 'headrace_{rig.name}'"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while rig.sql(lost) != "lost":
         assert time.monotonic() < deadline, rig.sql(lost)
         rig.sql("SELECT pg_logical_emit_message(false, 'test', 'on'), pg_switch_wal()")
         rig.sql("CHECKPOINT")
-    assert rig.start().wait(30) == SourceRefused.exit_code
+    assert rig.start().wait(PATIENCE_SECONDS) == SourceRefused.exit_code
     assert "was invalidated, changes are lost" in rig.log
-    assert rig.start("--drop-slot").wait(30) == 0
+    assert rig.start("--drop-slot").wait(PATIENCE_SECONDS) == 0
     rig.start("--new-era")
     assert _same(rig, rig.until(lambda seen: len(seen.whole_snapshots("t")) == 2) and rig.until_complete())
