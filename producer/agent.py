@@ -14,6 +14,7 @@ from producer.blocks import Gatherer
 from producer.budget import Budget
 from producer.clouds import Clouds, unreachable
 from producer.control_lane import ControlLane
+from producer.durable_end import DurableEnd
 from producer.era import Lease
 from producer.errors import ProducerError, Refused, SourceUnreachable, SpoolBroken
 from producer.health import HealthPage, Status
@@ -28,7 +29,7 @@ from producer.settings import Settings, check_reloadable
 from producer.snapshot_pieces import PieceWriter
 from producer.snapshots import Snapshotter
 from producer.source import EraSource, Source
-from producer.spool import DurableEnd, Spool
+from producer.spool import Spool
 from producer.supervisor import Supervisor
 from schemas.registry import Registry
 

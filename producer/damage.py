@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import logging
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from producer import spool_file
 from producer.blocks import Lane
 from producer.continuity import NEW_ERA
 from producer.errors import SpoolBroken
-from producer.spool_file import DATA, State
+from producer.spool_blocks import DATA, State, checksum
+from producer.spool_file import SpoolFile
 from schemas import block as wire
 from schemas.block import NO_SCHEMA, Kind
 from schemas.control import Reject, encode_reject, parse_snapshot_lane
@@ -70,26 +69,19 @@ class Lost:
 
 
 class Damage:
-    """`write` runs work in one durable transaction; `read` gives the rows of a query. While nothing is being sent."""
+    """To be used while nothing is being sent."""
 
-    def __init__(
-        self,
-        path: Path,
-        write: Callable[[Callable[[sqlite3.Connection], object]], None],
-        read: Callable[..., list[tuple[Any, ...]]],
-    ) -> None:
-        self._path = path
-        self._write = write
-        self._read = read
+    def __init__(self, file: SpoolFile) -> None:
+        self._file = file
 
     def damaged(self, where: str, values: Sequence[Any] = ()) -> list[_Row]:
         """Blocks whose bytes are not those written, oldest first. Reads the bytes of one at a time."""
-        rows = [_Row(*row) for row in self._read(f"SELECT {_ROW} FROM blocks WHERE {where} ORDER BY id", values)]
+        rows = [_Row(*row) for row in self._file.read(f"SELECT {_ROW} FROM blocks WHERE {where} ORDER BY id", values)]
         return [row for row in rows if not self._whole(row)]
 
     def _whole(self, row: _Row) -> bool:
-        ((data,),) = self._read("SELECT data FROM blocks WHERE id = ?", (row.id,))
-        return spool_file.checksum(data) == row.checksum
+        ((data,),) = self._file.read("SELECT data FROM blocks WHERE id = ?", (row.id,))
+        return checksum(data) == row.checksum
 
     def cut(self, era: int, confirmed: int) -> int | None:
         """From which LSN on everything can be captured again so that no damage is left there; None where there is none,
@@ -102,7 +94,7 @@ class Damage:
         if not found:
             return None
         cut = min(row.first_lsn for row in found)
-        behind = self._read(
+        behind = self._file.read(
             "SELECT DISTINCT state FROM blocks WHERE era = ? AND last_lsn >= ? AND kind IN ('data', 'reject')",
             (era, cut),
         )
@@ -123,19 +115,19 @@ class Damage:
                 extra={"table": row.table, "lane": row.lane, "through": str(row.last), "changes": row.changes},
             )
             if snapshot is not None:
-                self._write(lambda db, row=row, snapshot=snapshot: _void(db, row, snapshot[0]))  # type: ignore[misc]
+                self._file.write(lambda db, row=row, snapshot=snapshot: _void(db, row, snapshot[0]))  # type: ignore[misc]
                 tables.add(row.table)
             elif row.state == State.AGAIN:
-                self._write(lambda db, row=row: _delete(db, row))  # type: ignore[misc]
+                self._file.write(lambda db, row=row: _delete(db, row))  # type: ignore[misc]
             elif self._has_its_place(row):
-                self._write(lambda db, row=row: _reject(db, row, source, now))  # type: ignore[misc]
+                self._file.write(lambda db, row=row: _reject(db, row, source, now))  # type: ignore[misc]
                 blocks, changes = blocks + 1, changes + row.changes
             elif leave_out:
-                self._write(lambda db, row=row: _delete(db, row))  # type: ignore[misc]
+                self._file.write(lambda db, row=row: _delete(db, row))  # type: ignore[misc]
             else:
                 raise SpoolBroken(
-                    f"{self._path}: the block of {Lane(row.table, row.lane)} that ends at {row.last} is damaged, and so"
-                    f" is what the file says of it: a loss that cannot be told in its place. To go on, {NEW_ERA}"
+                    f"{self._file.path}: the block of {Lane(row.table, row.lane)} that ends at {row.last} is damaged,"
+                    f" and so is what the file says of it: a loss that cannot be told in its place. To go on, {NEW_ERA}"
                 )
         return Lost(blocks, changes, frozenset(tables))
 
@@ -145,9 +137,9 @@ class Damage:
         waiting = (
             "SELECT {} FROM blocks WHERE tbl = ? AND lane = ? AND era = ? AND state = 1 AND id {} ? ORDER BY id {}"
         )
-        before = self._read(waiting.format("last_lsn, last_idx", "<", "DESC LIMIT 1"), where)
-        behind = self._read(waiting.format("prev_lsn, prev_idx", ">", "LIMIT 1"), where)
-        ends = self._read(
+        before = self._file.read(waiting.format("last_lsn, last_idx", "<", "DESC LIMIT 1"), where)
+        behind = self._file.read(waiting.format("prev_lsn, prev_idx", ">", "LIMIT 1"), where)
+        ends = self._file.read(
             "SELECT accepted_lsn, accepted_idx, last_lsn, last_idx FROM lanes WHERE tbl = ? AND lane = ? AND era = ?",
             where[:3],
         )
@@ -184,5 +176,5 @@ def _reject(db: sqlite3.Connection, row: _Row, source: str, now: datetime) -> No
     data = wire.encode(block)
     db.execute(
         "UPDATE blocks SET kind = ?, fingerprint = ?, count = 1, size = ?, checksum = ?, data = ? WHERE id = ?",
-        (Kind.REJECT.value, NO_SCHEMA, len(data), spool_file.checksum(data), data, row.id),
+        (Kind.REJECT.value, NO_SCHEMA, len(data), checksum(data), data, row.id),
     )

@@ -11,7 +11,8 @@ from producer import failpoints, lanes
 from producer.blocks import Gatherer, Lane
 from producer.change import Change, Commit, Event, Keepalive, Rejected, Run
 from producer.continuity import Known
-from producer.spool import DurableEnd, Spool
+from producer.durable_end import DurableEnd
+from producer.spool import Spool
 from schemas.change_record import TableSchema
 
 IDLE_NOTE_SECONDS = 1.0

@@ -7,10 +7,11 @@ import time
 
 from producer import failpoints
 from producer.continuity import Continuity, Found, check_continues, check_history, check_proof
+from producer.durable_end import DurableEnd
 from producer.era import Lease
 from producer.kinesis import KinesisStream, StreamIdentity, check_same
 from producer.source import Source
-from producer.spool import DurableEnd, Spool
+from producer.spool import Spool
 
 log = logging.getLogger(__name__)
 

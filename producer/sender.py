@@ -18,7 +18,8 @@ from producer.blocks import RECORD_LIMIT_BYTES, Lane
 from producer.budget import Budget
 from producer.errors import SpoolBroken, SpoolDamaged
 from producer.kinesis import Put, Record, Stream, Unanswered
-from producer.spool import Queued, Spool
+from producer.spool import Spool
+from producer.spool_blocks import Queued
 from schemas import block as wire
 from schemas.block import NO_SCHEMA
 from schemas.change_record import TableSchema
@@ -254,10 +255,10 @@ class Sender:
         """See to it that readers can find the schema before a block under it goes."""
         if fingerprint in self._known_schemas:
             return
-        schema = self._spool.unregistered(fingerprint)
+        schema = self._spool.schemas.unregistered(fingerprint)
         if schema is not None:
             self._register_schema(schema)
-            self._spool.registered(fingerprint)
+            self._spool.schemas.registered(fingerprint)
         self._known_schemas.add(fingerprint)
 
     def _register_schema(self, schema: TableSchema) -> None:

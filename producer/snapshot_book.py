@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from producer.groups import Group, Plan
+from producer.spool_file import SpoolFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +37,10 @@ class Piece:
 
 
 class SnapshotBook:
-    """`write` runs work in one durable transaction; `read` gives the rows of a query."""
+    """Every change of it is durable when the method returns."""
 
-    def __init__(
-        self,
-        write: Callable[[Callable[[sqlite3.Connection], object]], None],
-        read: Callable[..., list[tuple[Any, ...]]],
-    ) -> None:
-        self._write = write
-        self._read = read
+    def __init__(self, file: SpoolFile) -> None:
+        self._file = file
 
     def add(self, snapshot: Snapshot) -> None:
         """Remember an announced snapshot; an unfinished one of the same table is abandoned for it."""
@@ -59,12 +53,12 @@ class SnapshotBook:
             values = (snapshot.snapshot, snapshot.era, snapshot.table, snapshot.low, snapshot.state, snapshot.rows)
             db.execute("INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?)", values)
 
-        self._write(work)
+        self._file.write(work)
 
     def abandon(self, snapshot: int) -> None:
         """Give a snapshot up, unless it has ended."""
         sql = "UPDATE snapshots SET state = 'abandoned' WHERE snapshot = ? AND state <> 'ended'"
-        self._write(lambda db: db.execute(sql, (snapshot,)))
+        self._file.write(lambda db: db.execute(sql, (snapshot,)))
 
     def cut(self, snapshot: int, plan: Plan) -> None:
         """Fix the groups of a snapshot, for good: a restart goes on with these."""
@@ -76,24 +70,24 @@ class SnapshotBook:
                 [(snapshot, number, group.to_json()) for number, group in enumerate(plan.groups)],
             )
 
-        self._write(work)
+        self._file.write(work)
 
     def begin_attempt(self, piece: Piece) -> int:
         """The number of the attempt at a group that begins now, from 1."""
         where = (piece.snapshot, piece.number)
         sql = "UPDATE groups SET attempt = attempt + 1 WHERE snapshot = ? AND number = ?"
-        self._write(lambda db: db.execute(sql, where))
-        ((attempt,),) = self._read("SELECT attempt FROM groups WHERE snapshot = ? AND number = ?", where)
+        self._file.write(lambda db: db.execute(sql, where))
+        ((attempt,),) = self._file.read("SELECT attempt FROM groups WHERE snapshot = ? AND number = ?", where)
         return int(attempt)
 
     def all(self) -> tuple[Snapshot, ...]:
         """Every snapshot that was ever announced, oldest first."""
-        rows = self._read("SELECT snapshot, era, tbl, low, state, rows FROM snapshots ORDER BY snapshot")
+        rows = self._file.read("SELECT snapshot, era, tbl, low, state, rows FROM snapshots ORDER BY snapshot")
         return tuple(Snapshot(*row) for row in rows)
 
     def pieces(self, snapshot: int) -> tuple[Piece, ...]:
         """The groups of a snapshot, in order; none before it was cut."""
-        rows = self._read(
+        rows = self._file.read(
             "SELECT number, bounds, attempt, rows FROM groups WHERE snapshot = ? ORDER BY number", (snapshot,)
         )
         return tuple(Piece(snapshot, row[0], Group.from_json(row[1]), row[2], row[3]) for row in rows)

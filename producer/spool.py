@@ -6,25 +6,24 @@ Line 2: a block counts as accepted only after Kinesis said so; a lost `accepted`
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import sqlite3
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from producer import failpoints, snapshot_book, spool_file, structures
+from producer import failpoints, snapshot_book, spool_blocks, spool_schemas, structures
 from producer.blocks import Lane, PackedBlock
-from producer.continuity import Known
 from producer.damage import Damage, Lost
-from producer.errors import AnotherAgent, SpoolBroken, SpoolDamaged
+from producer.durable_end import DurableEnd
 from producer.snapshot_book import Piece, Snapshot, SnapshotBook
-from producer.spool_file import DATA, State
+from producer.spool_blocks import DATA, Queued, State
+from producer.spool_file import SpoolFile
+from producer.spool_schemas import SpoolSchemas
 from producer.tally import Tally, Totals
 from schemas.block import Kind
 from schemas.change_record import TableSchema
@@ -32,35 +31,6 @@ from schemas.control import LaneEnd
 from schemas.position import Line, Position
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class DurableEnd:
-    """Up to where the source is spooled in whole transactions.
-
-    lsn: every transaction that commits at or below it is spooled. flushed: what the source may be told.
-    at: the source's clock there, microseconds since 1970. last: the last transaction with changes, None before the
-    era's first.
-    """
-
-    era: int
-    lsn: int
-    flushed: int
-    at: int
-    last: Known | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Queued:
-    """A block that waits to be sent."""
-
-    id: int
-    lane: Lane
-    kind: Kind
-    fingerprint: bytes
-    last: Position
-    count: int
-    data: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,59 +55,43 @@ class Resent:
 
 
 class Spool:
-    """Safe to use from several threads. One process at a time: the file beside it is locked.
-
-    Two connections: one fsyncs each commit; the other, for acceptances, leaves that to the next checkpoint.
-    """
+    """Safe to use from several threads. One process at a time: the file is locked. Raises AnotherAgent, SpoolBroken."""
 
     def __init__(self, path: Path, max_bytes: int) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock_file = path.with_name(path.name + ".lock").open("w")
-        try:
-            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._lock_file.close()
-            raise AnotherAgent(f"{path}: another agent uses this spool; stop it first") from None
+        self._file = SpoolFile(path)
+        self._lock = self._file.lock
         self._max_bytes = max_bytes
-        self._lock = threading.RLock()
-        self._path = path
-        try:
-            self._durable = spool_file.connect(path, "FULL")
-            self._relaxed = spool_file.connect(path, "NORMAL")
-        except BaseException:
-            self._lock_file.close()
-            raise
-        self._written_schemas: set[bytes] = set()
-        self.writes = 0
-        """Grows with every change of what the spool holds or knows."""
-        self.book = SnapshotBook(self._write, self._read)
-        self._damage = Damage(path, self._write, self._read)
+        self.schemas = SpoolSchemas(self._file)
+        self.book = SnapshotBook(self._file)
+        self._damage = Damage(self._file)
         self._tally = Tally()
         self.arrival = threading.Condition()
         if self.meta("spool") is None:
             self.note(spool=uuid.uuid4().hex)
         self._count_stored()
 
+    @property
+    def writes(self) -> int:
+        """Grows with every change of what the spool holds or knows."""
+        return self._file.writes
+
     def checkpoint(self) -> None:
         """Bring all that SQLite's log holds into the file itself. There damage costs the block that it hits, and each
         block's checksum finds it; a log that is damaged ends there for SQLite, at the next start."""
-        self._read("PRAGMA wal_checkpoint(TRUNCATE)")
+        self._file.read("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def close(self) -> None:
-        with self._lock:
-            self._relaxed.close()
-            self._durable.close()
-            self._lock_file.close()
+        self._file.close()
 
     # ---- what the agent remembers
 
     def meta(self, key: str) -> str | None:
-        rows = self._read("SELECT value FROM meta WHERE key = ?", (key,))
+        rows = self._file.read("SELECT value FROM meta WHERE key = ?", (key,))
         return str(rows[0][0]) if rows else None
 
     def note(self, **values: str) -> None:
         """Remember values durably, all of them or none."""
-        self._write(lambda db: spool_file.note(db, values))
+        self._file.write(lambda db: _note(db, values))
 
     def count_up(self, key: str) -> int:
         """The next number of a counter, from 1; it is never given again."""
@@ -149,7 +103,7 @@ class Spool:
     def durable_end(self) -> DurableEnd | None:
         """None until the era is open."""
         text = self.meta("durable_end")
-        return None if text is None else _durable_end(text)
+        return None if text is None else DurableEnd.from_json(text)
 
     def line(self) -> Line | None:
         """How far whole transactions ever were spooled, in its era. What is captured again takes nothing back: an older
@@ -163,13 +117,13 @@ class Spool:
         """Begin an era, with its end where the slot exists already. What earlier eras left is still sent first."""
 
         def work(db: sqlite3.Connection) -> None:
-            spool_file.note(db, {"era": str(era), **values})
+            _note(db, {"era": str(era), **values})
             db.execute("DELETE FROM meta WHERE key = 'durable_end'")
             db.execute("UPDATE snapshots SET state = 'abandoned' WHERE era < ? AND state <> 'ended'", (era,))
             if end is not None:
-                spool_file.note(db, {"durable_end": _text(end)})
+                _note(db, {"durable_end": end.to_json()})
 
-        self._write(work)
+        self._file.write(work)
 
     # ---- filling
 
@@ -187,21 +141,21 @@ class Spool:
         """
         state = State.TAIL if durable is None else State.READY
         schemas = tuple(schemas)
-        fresh = self._fresh(schemas)
+        fresh = self.schemas.fresh(schemas)
 
         def work(db: sqlite3.Connection) -> None:
-            spool_file.insert_schemas(db, fresh)
-            spool_file.insert(db, blocks, state)
+            spool_schemas.insert(db, fresh)
+            spool_blocks.insert(db, blocks, state)
             structures.follow(db, blocks, schemas)
             failpoints.reach("spool.before_commit")
             if durable is not None:
-                spool_file.settle(db)
-                spool_file.note(db, {"durable_end": _text(durable)})
+                spool_blocks.settle(db)
+                _note(db, {"durable_end": durable.to_json()})
 
         with self._lock:
-            settled = None if durable is None else self._tails()
-            self._write(work)
-            self._written_schemas.update(schema.fingerprint() for schema in fresh)
+            settled = None if durable is None else spool_blocks.tail_lanes(self._file)
+            self._file.write(work)
+            self.schemas.written(fresh)
             self._tally.changes(blocks, settled)
             if durable is not None:
                 self._arrived()
@@ -210,8 +164,8 @@ class Spool:
     def discard_tail(self) -> int:
         """Drop blocks of a transaction whose Commit was not spooled: it will be captured again, whole."""
         with self._lock:
-            ((count,),) = self._read("SELECT count(*) FROM blocks WHERE state = 0")
-            self._write(lambda db: db.execute("DELETE FROM blocks WHERE state = 0"))
+            ((count,),) = self._file.read("SELECT count(*) FROM blocks WHERE state = 0")
+            self._file.write(lambda db: db.execute("DELETE FROM blocks WHERE state = 0"))
             self._count_stored()
         return int(count)
 
@@ -233,10 +187,10 @@ class Spool:
             furthest, before = self.line(), self._tally.pending_blocks
 
             def work(db: sqlite3.Connection) -> None:
-                spool_file.cut_back(db, era, cut)
-                spool_file.note(db, {"durable_end": _text(again), "furthest": json.dumps(furthest)})
+                spool_blocks.cut_back(db, era, cut)
+                _note(db, {"durable_end": again.to_json(), "furthest": json.dumps(furthest)})
 
-            self._write(work)
+            self._file.write(work)
             self._count_stored()
             count = before - self._tally.pending_blocks
             self._tally.refetched_blocks += count
@@ -261,28 +215,28 @@ class Spool:
         """Spool blocks of a snapshot's lane, sendable at once; `ends` names the group that they complete, of how many
         rows."""
         schemas = tuple(schemas)
-        fresh = self._fresh(schemas)
+        fresh = self.schemas.fresh(schemas)
 
         def work(db: sqlite3.Connection) -> None:
-            spool_file.insert_schemas(db, fresh)
-            spool_file.insert(db, blocks, State.READY)
+            spool_schemas.insert(db, fresh)
+            spool_blocks.insert(db, blocks, State.READY)
             structures.follow(db, blocks, schemas)
             if ends is not None:
                 snapshot_book.end_piece(db, *ends)
 
         with self._lock:
-            self._write(work)
-            self._written_schemas.update(schema.fingerprint() for schema in fresh)
+            self._file.write(work)
+            self.schemas.written(fresh)
             self._tally.rows(blocks)
             self._arrived()
 
     def restructured(self) -> list[tuple[str, str]]:
         """Tables that a change of their structure asks a snapshot of, each with what `settle` takes."""
-        return structures.restructured(self._read)
+        return structures.restructured(self._file)
 
     def settle(self, table: str, structure: str) -> None:
         """That snapshot is announced."""
-        self._write(lambda db: structures.settle(db, table, structure))
+        self._file.write(lambda db: structures.settle(db, table, structure))
 
     def full(self, share: float = 1.0) -> bool:
         """Whether blocks that could be sent fill that share of the spool: capture waits until some were accepted.
@@ -300,31 +254,20 @@ class Spool:
 
     def head(self, lane: Lane) -> Queued | None:
         """The oldest block of a lane that is to be sent. Raises SpoolDamaged where its bytes are not those written."""
-        rows = self._read(
-            "SELECT id, kind, fingerprint, era, last_lsn, last_idx, count, checksum, data FROM blocks"
-            " WHERE tbl = ? AND lane = ? AND state IN (1, 3) ORDER BY id LIMIT 1",
-            (lane.table, lane.name),
-        )
-        if not rows:
-            return None
-        number, kind, fingerprint, era, lsn, idx, count, checksum, data = rows[0]
-        last = Position(era, lsn, idx)
-        if spool_file.checksum(data) != checksum:
-            raise SpoolDamaged(f"{self._path}: the block of {lane} that ends at {last} is damaged")
-        return Queued(number, lane, Kind(kind), fingerprint, last, count, data)
+        return spool_blocks.head(self._file, lane)
 
     def accepted(self, blocks: Sequence[Queued]) -> None:
         """Kinesis has taken these blocks. They stay, for a resend, as long as there is room."""
         with self._lock:
-            states = {block.id: self._state(block.id) for block in blocks}
+            states = {block.id: spool_blocks.state(self._file, block.id) for block in blocks}
 
             def work(db: sqlite3.Connection) -> None:
-                db.executemany("UPDATE blocks SET state = 2 WHERE id = ?", [(block.id,) for block in blocks])
+                spool_blocks.mark(db, [block.id for block in blocks], State.ACCEPTED)
                 for block in blocks:
                     if block.kind.value in DATA and states[block.id] is State.READY:
-                        spool_file.accept(db, block.lane, block.last)
+                        spool_blocks.accept(db, block.lane, block.last)
 
-            self._write(work, self._relaxed)
+            self._file.write(work, fsync=False)
             for block in blocks:
                 first = block.kind is Kind.DATA and states[block.id] is State.READY
                 self._tally.accepted(block.lane, len(block.data), block.count if first else 0)
@@ -341,49 +284,28 @@ class Spool:
         with self._lock:
             damaged = [row.id for row in self._damage.damaged(where, values)]
             self._delete(damaged)
-            rows = self._read(f"SELECT id, size FROM blocks WHERE {where}", values)
-            self._write(lambda db: _mark_again(db, [row[0] for row in rows]))
+            rows = self._file.read(f"SELECT id, size FROM blocks WHERE {where}", values)
+            self._file.write(lambda db: spool_blocks.mark(db, [row[0] for row in rows], State.AGAIN))
             self._tally.again(lane, [size for _, size in rows])
             self._arrived()
         return Resent(len(rows), len(damaged))
-
-    # ---- schemas
-
-    def unregistered(self, fingerprint: bytes) -> TableSchema | None:
-        """The schema to register before a block under it goes; None when that is done."""
-        rows = self._read("SELECT avro FROM schemas WHERE fingerprint = ? AND registered = 0", (fingerprint,))
-        return TableSchema.from_avro(json.loads(rows[0][0])) if rows else None
-
-    def registered(self, fingerprint: bytes) -> None:
-        self._write(lambda db: db.execute("UPDATE schemas SET registered = 1 WHERE fingerprint = ?", (fingerprint,)))
 
     # ---- looking
 
     def ends(self, era: int) -> dict[Lane, Position]:
         """The last position of every data lane of the era: what the next block's `prev` is."""
-        rows = self._read("SELECT tbl, lane, last_lsn, last_idx FROM lanes WHERE era = ?", (era,))
-        return {Lane(table, lane): Position(era, lsn, idx) for table, lane, lsn, idx in rows}
+        return spool_blocks.ends(self._file, era)
 
     def view(self) -> View:
         """What was durable and accepted at one moment."""
         with self._lock:
             durable = self.durable_end()
-            pending = self._read(
-                "SELECT era, first_lsn, first_at FROM blocks INDEXED BY pending"
-                " WHERE state = 1 AND kind IN ('data', 'reject') ORDER BY era, first_lsn LIMIT 1"
+            return View(
+                durable=durable,
+                pending=spool_blocks.pending(self._file),
+                ends=spool_blocks.accepted_ends(self._file, 0 if durable is None else durable.era),
+                snapshots=self.book.all(),
             )
-            rows = self._read(
-                "SELECT tbl, lane, accepted_lsn, accepted_idx FROM lanes WHERE era = ? AND accepted_lsn IS NOT NULL",
-                (0 if durable is None else durable.era,),
-            )
-            snapshots = self.book.all()
-        era = 0 if durable is None else durable.era
-        return View(
-            durable=durable,
-            pending=pending[0] if pending else None,
-            ends=tuple(LaneEnd(table, lane, Position(era, lsn, idx)) for table, lane, lsn, idx in rows),
-            snapshots=snapshots,
-        )
 
     def totals(self) -> Totals:
         with self._lock:
@@ -391,69 +313,26 @@ class Spool:
 
     # ---- within
 
-    def _read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        try:
-            with self._lock:
-                return self._durable.execute(sql, values).fetchall()
-        except sqlite3.Error as error:
-            raise spool_file.broken(self._path, error) from error
-
-    def _write(
-        self, work: Callable[[sqlite3.Connection], object], connection: sqlite3.Connection | None = None
-    ) -> None:
-        try:
-            with self._lock, connection or self._durable as db:
-                self.writes += 1
-                db.execute("BEGIN IMMEDIATE")
-                work(db)
-        except sqlite3.Error as error:
-            raise SpoolBroken(f"the spool cannot be written: {error}; nothing was confirmed to the source") from error
-
-    def _fresh(self, schemas: Iterable[TableSchema]) -> list[TableSchema]:
-        """Those that this process has not written yet."""
-        return [schema for schema in schemas if schema.fingerprint() not in self._written_schemas]
-
-    def _delete(self, ids: Sequence[int], connection: sqlite3.Connection | None = None) -> None:
-        keys = [(number,) for number in ids]
-        self._write(lambda db: db.executemany("DELETE FROM blocks WHERE id = ?", keys), connection)
-
     def _count_stored(self) -> None:
-        queued = self._read(
-            "SELECT tbl, lane, count(*), sum(size) FROM blocks WHERE state IN (1, 3) GROUP BY tbl, lane"
-        )
-        ((total,),) = self._read("SELECT coalesce(sum(size), 0) FROM blocks")
-        self._tally.found(queued, total)
-
-    def _tails(self) -> list[Lane]:
-        return [Lane(table, lane) for table, lane in self._read("SELECT tbl, lane FROM blocks WHERE state = 0")]
+        self._tally.found(*spool_blocks.stored(self._file))
 
     def _arrived(self) -> None:
         """Something can be sent."""
         with self.arrival:
             self.arrival.notify_all()
 
-    def _state(self, block_id: int) -> State:
-        ((state,),) = self._read("SELECT state FROM blocks WHERE id = ?", (block_id,))
-        return State(state)
-
     def _prune(self) -> None:
         """Let the oldest accepted blocks go while the spool is over its bound."""
         while self._tally.spool_bytes > self._max_bytes:
-            rows = self._read("SELECT id, size FROM blocks WHERE state = 2 ORDER BY id LIMIT 100")
+            rows = spool_blocks.oldest_accepted(self._file, 100)
             if not rows:
                 return
-            self._delete([row[0] for row in rows], self._relaxed)
-            self._tally.spool_bytes -= sum(row[1] for row in rows)
+            self._delete([number for number, _ in rows], fsync=False)
+            self._tally.spool_bytes -= sum(size for _, size in rows)
+
+    def _delete(self, ids: Sequence[int], *, fsync: bool = True) -> None:
+        self._file.write(lambda db: spool_blocks.delete(db, ids), fsync=fsync)
 
 
-def _mark_again(db: sqlite3.Connection, ids: Sequence[int]) -> None:
-    db.executemany("UPDATE blocks SET state = 3 WHERE id = ?", [(number,) for number in ids])
-
-
-def _text(end: DurableEnd) -> str:
-    return json.dumps([end.era, end.lsn, end.flushed, end.at, end.last])
-
-
-def _durable_end(text: str) -> DurableEnd:
-    era, lsn, flushed, at, last = json.loads(text)
-    return DurableEnd(era, lsn, flushed, at, None if last is None else Known(*last))
+def _note(db: sqlite3.Connection, values: Mapping[str, str]) -> None:
+    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())

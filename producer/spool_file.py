@@ -1,22 +1,15 @@
-"""The spool's SQLite file: its tables, and the statements that change them. Who calls holds the transaction."""
+"""The spool's SQLite file: its tables, its lock, and the two ways to commit to it."""
 
 from __future__ import annotations
 
-import json
+import fcntl
 import sqlite3
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
-from enum import IntEnum
+import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from producer.blocks import Lane, PackedBlock
-from producer.errors import SpoolBroken
-from schemas.block import Kind
-from schemas.change_record import TableSchema
-from schemas.position import Position
-
-DATA: Final = (Kind.DATA.value, Kind.REJECT.value)
+from producer.errors import AnotherAgent, SpoolBroken
 
 _VERSION: Final = 2
 _TABLES: Final = """
@@ -46,16 +39,57 @@ CREATE TABLE IF NOT EXISTS groups (
 """
 
 
-class State(IntEnum):
-    """A block's way. TAIL: its transaction has not committed. AGAIN: accepted once, and asked for once more."""
+class SpoolFile:
+    """One process at a time, any number of threads. Raises AnotherAgent where another process holds the file, and
+    SpoolBroken where it cannot be read or is of another version.
 
-    TAIL = 0
-    READY = 1
-    ACCEPTED = 2
-    AGAIN = 3
+    Two connections: one fsyncs each commit; the other leaves that to the next checkpoint.
+    lock: held by whoever decides by what it reads. writes: grows with every change.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._lock_file = path.with_name(path.name + ".lock").open("w")
+        try:
+            fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock_file.close()
+            raise AnotherAgent(f"{path}: another agent uses this spool; stop it first") from None
+        self.path = path
+        self.lock = threading.RLock()
+        self.writes = 0
+        try:
+            self._durable = _connect(path, "FULL")
+            self._relaxed = _connect(path, "NORMAL")
+        except BaseException:
+            self._lock_file.close()
+            raise
+
+    def read(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        try:
+            with self.lock:
+                return self._durable.execute(sql, values).fetchall()
+        except sqlite3.Error as error:
+            raise _broken(self.path, error) from error
+
+    def write(self, work: Callable[[sqlite3.Connection], object], *, fsync: bool = True) -> None:
+        """Run work in one transaction: all of it or nothing. Durable on return, unless `fsync` is off."""
+        try:
+            with self.lock, self._durable if fsync else self._relaxed as db:
+                self.writes += 1
+                db.execute("BEGIN IMMEDIATE")
+                work(db)
+        except sqlite3.Error as error:
+            raise SpoolBroken(f"the spool cannot be written: {error}; nothing was confirmed to the source") from error
+
+    def close(self) -> None:
+        with self.lock:
+            self._relaxed.close()
+            self._durable.close()
+            self._lock_file.close()
 
 
-def connect(path: Path, synchronous: str) -> sqlite3.Connection:
+def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
     """A connection to the file, whose tables are made on first use. Raises SpoolBroken for any other file."""
     try:
         connection = sqlite3.connect(path, check_same_thread=False, isolation_level=None, timeout=30)
@@ -70,104 +104,12 @@ def connect(path: Path, synchronous: str) -> sqlite3.Connection:
             )
         connection.executescript(f"PRAGMA user_version = {_VERSION}; {_TABLES}")
     except sqlite3.Error as error:
-        raise broken(path, error) from error
+        raise _broken(path, error) from error
     return connection
 
 
-def broken(path: Path, error: sqlite3.Error) -> SpoolBroken:
+def _broken(path: Path, error: sqlite3.Error) -> SpoolBroken:
     return SpoolBroken(
         f"{path}: the spool cannot be read: {error}. Nothing was passed over. Bring the file back whole; or move it"
         " away and start once with --new-era"
     )
-
-
-def checksum(data: bytes) -> int:
-    return zlib.crc32(data)
-
-
-def note(db: sqlite3.Connection, values: Mapping[str, str]) -> None:
-    db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", values.items())
-
-
-def insert_schemas(db: sqlite3.Connection, schemas: Iterable[TableSchema]) -> None:
-    rows = [(schema.fingerprint(), json.dumps(schema.to_avro())) for schema in schemas]
-    db.executemany("INSERT OR IGNORE INTO schemas (fingerprint, avro) VALUES (?, ?)", rows)
-
-
-def insert(db: sqlite3.Connection, blocks: Sequence[PackedBlock], state: State) -> None:
-    """Blocks, in order. Those that are sendable move the ends of their lanes."""
-    db.executemany(
-        "INSERT INTO blocks (tbl, lane, kind, fingerprint, era, prev_lsn, prev_idx, first_lsn, first_idx, last_lsn,"
-        " last_idx, first_at, count, size, checksum, state, data)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_row(block, state) for block in blocks],
-    )
-    if state is State.READY:
-        ends = {block.lane: block.last for block in blocks if block.kind.value in DATA}
-        for lane, last in ends.items():
-            _move_end(db, lane, last)
-
-
-def _row(block: PackedBlock, state: State) -> tuple[Any, ...]:
-    return (
-        block.lane.table,
-        block.lane.name,
-        block.kind.value,
-        block.fingerprint,
-        block.first.era,
-        None if block.prev is None else block.prev.lsn,
-        None if block.prev is None else block.prev.idx,
-        block.first.lsn,
-        block.first.idx,
-        block.last.lsn,
-        block.last.idx,
-        block.first_at,
-        block.count,
-        len(block.data),
-        checksum(block.data),
-        state,
-        block.data,
-    )
-
-
-def settle(db: sqlite3.Connection) -> None:
-    """The open transaction has committed: its tail is sendable, and moves the ends of its lanes."""
-    rows = db.execute(
-        "SELECT era, tbl, lane, max(id), last_lsn, last_idx FROM blocks WHERE state = 0 GROUP BY era, tbl, lane"
-    ).fetchall()
-    for era, table, lane, _, lsn, idx in rows:
-        _move_end(db, Lane(table, lane), Position(era, lsn, idx))
-    db.execute("UPDATE blocks SET state = 1 WHERE state = 0")
-
-
-def _move_end(db: sqlite3.Connection, lane: Lane, last: Position) -> None:
-    db.execute(
-        "INSERT INTO lanes (era, tbl, lane, last_lsn, last_idx) VALUES (?1, ?2, ?3, ?4, ?5)"
-        " ON CONFLICT DO UPDATE SET last_lsn = ?4, last_idx = ?5 WHERE (last_lsn, last_idx) < (?4, ?5)",
-        (last.era, lane.table, lane.name, last.lsn, last.idx),
-    )
-
-
-def accept(db: sqlite3.Connection, lane: Lane, last: Position) -> None:
-    db.execute(
-        "UPDATE lanes SET accepted_lsn = ?, accepted_idx = ? WHERE era = ? AND tbl = ? AND lane = ?",
-        (last.lsn, last.idx, last.era, lane.table, lane.name),
-    )
-
-
-def cut_back(db: sqlite3.Connection, era: int, cut: int) -> None:
-    """Forget the era's changes from the LSN `cut` on: their blocks, and what their lanes ended at because of them."""
-    kinds = "kind IN ('data', 'reject')"
-    firsts = db.execute(
-        f"SELECT tbl, lane, prev_lsn, prev_idx, min(id) FROM blocks WHERE era = ? AND last_lsn >= ? AND {kinds}"
-        " GROUP BY tbl, lane",
-        (era, cut),
-    ).fetchall()
-    for table, lane, lsn, idx, _ in firsts:
-        key = (era, table, lane)
-        if lsn is None:
-            db.execute("DELETE FROM lanes WHERE era = ? AND tbl = ? AND lane = ?", key)
-        else:
-            where = "WHERE era = ? AND tbl = ? AND lane = ?"
-            db.execute(f"UPDATE lanes SET last_lsn = ?, last_idx = ? {where}", (lsn, idx, *key))
-    db.execute(f"DELETE FROM blocks WHERE era = ? AND last_lsn >= ? AND {kinds}", (era, cut))

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable, Iterable
-from typing import Any, Final
+from collections.abc import Iterable
+from typing import Final
 
 from producer.blocks import PackedBlock
+from producer.spool_file import SpoolFile
 from schemas.block import Kind
 from schemas.change_record import TableSchema
 from schemas.compatibility import changes_rows
@@ -42,9 +43,9 @@ def follow(db: sqlite3.Connection, blocks: Iterable[PackedBlock], schemas: Itera
         known[new.table] = new
 
 
-def restructured(read: Callable[..., list[tuple[Any, ...]]]) -> list[tuple[str, str]]:
+def restructured(file: SpoolFile) -> list[tuple[str, str]]:
     """The tables that have to be read anew, each with what `settle` takes."""
-    rows = read("SELECT key, value FROM meta WHERE key >= ? AND key < ?", (_STALE, _STALE + "\U0010ffff"))
+    rows = file.read("SELECT key, value FROM meta WHERE key >= ? AND key < ?", (_STALE, _STALE + "\U0010ffff"))
     return [(key.removeprefix(_STALE), value) for key, value in rows]
 
 

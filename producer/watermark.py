@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+from producer.durable_end import DurableEnd
 from producer.snapshot_book import Snapshot
-from producer.spool import DurableEnd, View
+from producer.spool import View
 from schemas import block as wire
 from schemas.block import NO_SCHEMA, Kind
 from schemas.control import CONTROL_LANE, Announcement, Progress, encode_progress

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from producer.blocks import Gatherer, Lane
 from producer.change import Begin, Commit, Keepalive, Run
+from producer.durable_end import DurableEnd
 from producer.errors import SpoolBroken
 from producer.health import HealthPage, Status
 from producer.intake import UNHEARD_SECONDS, Intake
 from producer.intake_thread import IntakeThread
 from producer.snapshots import SnapshotProgress
-from producer.spool import DurableEnd, Spool
+from producer.spool import Spool
 from schemas.block import decode
 
 LANE = Lane("t", "0")

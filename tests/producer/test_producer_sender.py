@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from producer.blocks import Lane, Packer
 from producer.control_lane import ControlLane
+from producer.durable_end import DurableEnd
 from producer.fakes import FakeStream, Outcome
 from producer.sender import Sender
 from producer.snapshot_book import Snapshot
-from producer.spool import DurableEnd, Spool
+from producer.spool import Spool
 from schemas import block as wire
 from schemas.block import Kind
 from schemas.control import decode_progress

@@ -22,10 +22,11 @@ from localaws.kinesis_faults import THROTTLED, Fault
 from localaws.kinesis_service import Kinesis
 from producer.blocks import Lane, Packer
 from producer.control_lane import ControlLane
+from producer.durable_end import DurableEnd
 from producer.kinesis import KinesisStream
 from producer.sender import Sender
 from producer.snapshot_book import Snapshot
-from producer.spool import DurableEnd, Spool
+from producer.spool import Spool
 from schemas import block as wire
 from schemas.block import Kind
 from schemas.control import Progress, decode_progress

@@ -10,12 +10,12 @@ import pytest
 
 from producer.budget import Budget
 from producer.control_lane import ControlLane
+from producer.durable_end import DurableEnd
 from producer.errors import SnapshotVoid, SourceRefused
 from producer.groups import EVERYTHING, Group, Plan, cut_keys
 from producer.settings import SnapshotSettings
 from producer.snapshot_pieces import PieceWriter
 from producer.snapshots import OpenSnapshot, Snapshotter
-from producer.spool import DurableEnd
 from schemas.block import Kind
 from tests.producer.conftest import SCHEMA
 

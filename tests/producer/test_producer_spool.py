@@ -12,11 +12,12 @@ import pytest
 from producer import watermark
 from producer.blocks import Lane, PackedBlock, Packer
 from producer.damage import Lost
+from producer.durable_end import DurableEnd
 from producer.era import Holding, check_spool_is_whole
 from producer.errors import AnotherAgent, ContinuityBroken, SpoolBroken, SpoolDamaged
 from producer.groups import EVERYTHING, Plan
 from producer.snapshot_book import Piece, Snapshot
-from producer.spool import DurableEnd, Resent, Spool
+from producer.spool import Resent, Spool
 from schemas.block import Kind, datums, decode
 from schemas.control import LaneEnd, decode_reject
 from schemas.position import Line, Position

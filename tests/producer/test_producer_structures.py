@@ -10,10 +10,11 @@ from producer.blocks import Gatherer, Lane
 from producer.budget import Budget
 from producer.change import Change
 from producer.control_lane import ControlLane
+from producer.durable_end import DurableEnd
 from producer.settings import SnapshotSettings
 from producer.snapshot_pieces import PieceWriter
 from producer.snapshots import Snapshotter
-from producer.spool import DurableEnd, Spool
+from producer.spool import Spool
 from schemas.change_record import Column, TableSchema
 from schemas.position import Position
 from tests.producer.test_producer_snapshots import Tables

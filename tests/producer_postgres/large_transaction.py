@@ -18,11 +18,12 @@ from pathlib import Path
 
 from ops.postgres_server import PostgresServer
 from producer.blocks import Gatherer
+from producer.durable_end import DurableEnd
 from producer.intake import Intake
 from producer.postgres.capture import Capture
 from producer.postgres.identity import prepare
 from producer.postgres.source import PostgresSource, TableChoice
-from producer.spool import DurableEnd, Spool
+from producer.spool import Spool
 from tests.memory import peak_bytes
 
 ROW_BYTES = 640
