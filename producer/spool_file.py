@@ -48,13 +48,14 @@ class SpoolFile:
     """
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock_file = path.with_name(path.name + ".lock").open("w")
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock_file.close()
             raise AnotherAgent(f"{path}: another agent uses this spool; stop it first") from None
+        path.touch(mode=0o600)  # it holds rows; SQLite gives the files beside it the same rights
         self.path = path
         self.lock = threading.RLock()
         self.writes = 0

@@ -56,7 +56,7 @@ class Unstreamed:
         self._waiting: deque[Payload] = deque()
         self._replay: Iterator[Payload] = iter(())
         shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(mode=0o700, parents=True)
 
     def receive(self, wait_seconds: float, most: int) -> list[Payload]:
         """As Replication.receive. A transaction that has just committed comes over several calls."""

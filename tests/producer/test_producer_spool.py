@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -54,6 +55,18 @@ def test_a_block_is_found_after_a_restart(make_spool, packed):
     assert spool.ends(1) == {LANE: Position(1, 20, 0)}
     assert spool.lanes_with_blocks() == [LANE]
     assert spool.head(LANE).data == blocks[0].data
+
+
+def test_nobody_else_may_read_the_spool(make_spool, packed, tmp_path):
+    """It holds rows: its files are the agent's user's alone, whatever the umask."""
+    before = os.umask(0o022)
+    try:
+        make_spool().append(packed(10), durable=_end(10))
+    finally:
+        os.umask(before)
+    files = sorted(path.name for path in tmp_path.glob("spool.db*") if path.suffix != ".lock")
+    assert files == ["spool.db", "spool.db-shm", "spool.db-wal"]
+    assert {(tmp_path / name).stat().st_mode & 0o077 for name in files} == {0}
 
 
 def test_a_tail_is_not_sendable_and_a_restart_discards_it(make_spool, packed):
