@@ -5,7 +5,6 @@ SchemasError
 ├── ChecksumMismatch      a block whose payload changed on the way: keep it, open a hole
 ├── IncompatibleSchema    a change of structure that readers could not follow: do not register
 ├── UnknownFingerprint    nothing is registered under it (yet): retry, then open a hole
-├── UnsupportedType       a source type or Avro type without a mapping: refuse the table or the column
 └── RegistryConflict      another writer registered the same version first: read again, retry
 """
 
@@ -35,10 +34,6 @@ class IncompatibleSchema(SchemasError):
 
 class UnknownFingerprint(SchemasError):
     """No schema is registered under this fingerprint."""
-
-
-class UnsupportedType(SchemasError):
-    """A type that has no mapping."""
 
 
 class RegistryConflict(SchemasError):
