@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -111,9 +111,9 @@ class Publisher:
             self._spoken_of(held_by.values()),
             {table: stream for table, (stream, _) in held_by.items()},
         )
-        ahead = newest is not None and (entry.line is None or newest.line >= entry.line)
-        line = newest.line if ahead and newest is not None else entry.line
-        committed_at = newest.committed_at if ahead and newest is not None else entry.committed_at
+        line, committed_at = entry.line, entry.committed_at
+        if newest is not None and (line is None or newest.line >= line):
+            line, committed_at = newest.line, newest.committed_at
         table_lines = self._lines(entry, tables)
         repair_lines = {
             table: watermark.repair_line(self.progresses, table, stream, fold.activated_through)
@@ -131,6 +131,8 @@ class Publisher:
             and (table in entry.by_operator or not departures.mended(*tables[table], table_lines[table], line, aged))
         }
         cut = {table: states for table, states in tables.items() if table not in left}
+        era = 0 if self.newest is None else self.newest.era
+        behind = {table for table, states in cut.items() if not lines.continues(*states, era)}
         return Entry(
             line=line,
             committed_at=committed_at or datetime.fromtimestamp(now, UTC),
@@ -139,9 +141,9 @@ class Publisher:
             repair_lines={table: item for table, item in repair_lines.items() if item is not None},
             left=left,
             by_operator=entry.by_operator,
-            frozen_by=_frozen_by(cut, paused, self._newest_era),
+            frozen_by=_frozen_by(cut, paused, behind, era),
             missing={table: entry.by_operator.get(table) or _missing(tables[table][0]) for table in left},
-            closure=self._closure(entry, cut, repair_lines, line, now),
+            closure=_closure(entry.closure, cut, repair_lines, behind, line, now),
             version=entry.version,
         )
 
@@ -159,18 +161,6 @@ class Publisher:
         }
         return {**leaving, **entry.left}
 
-    def _closure(
-        self, entry: Entry, cut: Mapping[str, States], repair_lines: Mapping[str, Line | None], line: Line, now: float
-    ) -> lines.Closure | None:
-        wanted = {
-            table: close
-            for table, (stream, fold) in cut.items()
-            if (close := lines.repair(stream, fold, repair_lines[table])) is not None
-        }
-        folds = {table: fold for table, (_, fold) in cut.items()}
-        together = lines.together(wanted, _behind(cut, self._newest_era))
-        return lines.closure(entry.closure, together, folds, line, now)
-
     def _lines(self, entry: Entry, tables: Mapping[str, States]) -> dict[str, Line]:
         return {
             table: watermark.table_line(self._spoken_of([states]), table, states[0]) or entry.lines.get(table, ORIGIN)
@@ -180,10 +170,6 @@ class Publisher:
     def _spoken_of(self, tables: Collection[States]) -> list[Progress]:
         """The progress records of eras that all these tables have entered."""
         return [item for item in self.progresses if all(lines.continues(*states, item.era) for states in tables)]
-
-    @property
-    def _newest_era(self) -> int:
-        return 0 if self.newest is None else self.newest.era
 
     def _is_news(self, entry: Entry, wanted: Entry, now: float) -> bool:
         """Whether anything but the ring differs, or the ring needs an entry: a fold ages by the newest one's clock."""
@@ -200,15 +186,29 @@ class Publisher:
         return {table: (StreamState(), FoldState()) for table in named} | dict(tables)
 
 
-def _frozen_by(cut: Mapping[str, States], paused: Collection[str], era: int) -> dict[str, str]:
+def _closure(
+    known: lines.Closure | None,
+    cut: Mapping[str, States],
+    repair_lines: Mapping[str, Line | None],
+    behind: Set[str],
+    line: Line,
+    now: float,
+) -> lines.Closure | None:
+    """Whether the cut is closed, and what for. behind: tables that have not entered the newest era."""
+    wanted = {
+        table: close
+        for table, (stream, fold) in cut.items()
+        if (close := lines.repair(stream, fold, repair_lines[table])) is not None
+    }
+    folds = {table: fold for table, (_, fold) in cut.items()}
+    return lines.closure(known, lines.together(wanted, behind), folds, line, now)
+
+
+def _frozen_by(cut: Mapping[str, States], paused: Collection[str], behind: Set[str], era: int) -> dict[str, str]:
     """Table to reason, for what holds the watermark back until somebody does something."""
-    behind = dict.fromkeys(_behind(cut, era), f"era {era} waits for a snapshot of it")
+    eras = dict.fromkeys(behind, f"era {era} waits for a snapshot of it")
     holes = {table: stream.data_holes[0].reason for table, (stream, _) in cut.items() if stream.data_holes}
-    return behind | {table: "paused" for table in paused if table in cut} | holes
-
-
-def _behind(cut: Mapping[str, States], era: int) -> set[str]:
-    return {table for table, states in cut.items() if not lines.continues(*states, era)}
+    return eras | {table: "paused" for table in paused if table in cut} | holes
 
 
 def _missing(stream: StreamState) -> str:
