@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import fastavro
 import pyarrow as pa
+import pyarrow.compute as pc
 from datafusion import SessionConfig, SessionContext
 
 from schemas.errors import MalformedBlock
@@ -81,6 +82,16 @@ def check_positions(rows: pa.Table, spans: Sequence[tuple[int, Position, Positio
         start = end
 
 
+def between(rows: pa.Table, after: Position | None, upto: Position | None) -> pa.Table:
+    """The rows at positions in (after, upto]; all of them where upto is None."""
+    if upto is None:
+        return rows
+    keep = _compare(rows, upto, pc.less, or_equal=True)
+    if after is not None:
+        keep = pc.and_(keep, _compare(rows, after, pc.greater, or_equal=False))
+    return rows.filter(keep)
+
+
 def verify(schema: dict[str, Any], count: int, datums: bytes) -> None:
     """Reads the datums one by one, slowly and safely. Raises MalformedBlock unless they are exactly `count` records."""
     parsed = fastavro.parse_schema(_plain(schema))
@@ -114,6 +125,16 @@ def conform(table: pa.Table, schema: pa.Schema, batch: int, tier: str) -> pa.Tab
             column = pa.nulls(table.num_rows, field.type)
         columns.append(column)
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _compare(rows: pa.Table, bound: Position, strictly: Any, *, or_equal: bool) -> Any:
+    """Lexicographic comparison of (_era, _lsn, _idx) with the bound."""
+    columns = [rows.column(name) for name in ("_era", "_lsn", "_idx")]
+    result: Any = pa.scalar(or_equal)
+    for column, value in zip(reversed(columns), reversed(bound), strict=True):
+        equal = pc.equal(column, value)
+        result = pc.or_(strictly(column, value), pc.and_(equal, result))
+    return result
 
 
 def _renamed(table: pa.Table, lineage: Mapping[str, Sequence[str]]) -> pa.Table:

@@ -9,11 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.compute as pc
-from botocore.exceptions import ClientError
 from pyiceberg.io import FileIO
 
-from glue_streaming import chain, data_files, decode, holes
+from glue_streaming import chain, claims, data_files, decode, holes
 from glue_streaming.chain import Duplicate, Fill, Gap, Lane, Load
 from glue_streaming.holes import Hole
 from glue_streaming.raw import keep, stored
@@ -26,13 +24,9 @@ from schemas.change_record import RESERVED_TABLES
 from schemas.errors import MalformedBlock, SchemasError
 from schemas.position import Line, Position
 
-_CLAIM: Final = re.compile(r"s3://(?P<bucket>[a-z0-9.-]{3,63})/(?P<key>.{1,1024})")
-_ABSENT: Final = ("NoSuchKey", "NoSuchBucket", "AccessDenied", "403", "404")
-"""S3 says AccessDenied of a key that is not there to who may not list the bucket."""
 _LAKE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,199}")
 _PENDING_BYTES: Final = 64 * 1024 * 1024
 """A task writes its files once it holds so much: what a batch unpacks to is bounded, not only what it reads."""
-_MAX_PAYLOAD_BYTES: Final = 128 * 1024 * 1024
 _MAX_ROWS_BYTES: Final = 1024 * 1024 * 1024
 _CELL_BYTES: Final = 8
 _SNAPSHOT_KINDS: Final = (Kind.SNAPSHOT, Kind.SNAPSHOT_END)
@@ -201,7 +195,7 @@ class _Work:
 
     def _carry_out(self, key: LaneKey, lane: Lane, verdict: chain.Verdict, block: Block, record: Record) -> None:
         try:
-            raw = blocks.datums(block, self._claimed(block), _MAX_PAYLOAD_BYTES)
+            raw = blocks.datums(block, claims.payload(self._s3, block), claims.MAX_PAYLOAD_BYTES)
             if block.kind is Kind.SNAPSHOT_END:
                 self._outcome.ends.append((key, block.last.era, control.decode_snapshot_end(raw)))
             elif block.kind is Kind.REJECT:
@@ -270,22 +264,6 @@ class _Work:
         moved = self._outcome.lanes.get(key)
         return moved[0] if moved else table.lanes.get(key.lane, Lane(key.lane))
 
-    def _claimed(self, block: Block) -> bytes | None:
-        if block.claim is None:
-            return None
-        place = _CLAIM.fullmatch(block.claim)
-        if place is None:
-            raise MalformedBlock(f"its claim is no place on S3: {block.claim[:200]!r}")
-        try:
-            found = self._s3.get_object(Bucket=place["bucket"], Key=place["key"])
-        except ClientError as error:
-            if error.response["Error"]["Code"] not in _ABSENT:
-                raise
-            raise MalformedBlock(f"its payload is not where the block claims it to be, at {block.claim}") from error
-        if found["ContentLength"] > _MAX_PAYLOAD_BYTES:
-            raise MalformedBlock(f"the payload at {block.claim} has {found['ContentLength']} bytes")
-        return bytes(found["Body"].read())
-
     def _keep_raw(self, source: str, record: Record, reason: str) -> str:
         return keep(self._s3, self._task.lake_bucket, source, self._task.shard, record, reason)
 
@@ -316,7 +294,7 @@ class _Work:
         for item in parts:
             try:
                 decode.verify(self._task.tables[table].writers[fingerprint], item.block.count, item.raw)
-                yield _between(self._rows(table, tier, fingerprint, [item]), item.after, item.upto)
+                yield decode.between(self._rows(table, tier, fingerprint, [item]), item.after, item.upto)
             except SchemasError as error:
                 self._undecodable(item, str(error))
 
@@ -354,23 +332,3 @@ def _divided(lane: Lane, fill: Fill, reason: str, where: str) -> Lane:
     bad = replace(fill.hole, last=fill.upto, reason=reason, where=where)
     rest = () if fill.upto >= fill.hole.last else (replace(fill.hole, after=fill.upto),)
     return replace(lane, holes=(*holes.add(holes.without(lane.holes, fill.hole), bad), *rest))
-
-
-def _between(rows: pa.Table, after: Position | None, upto: Position | None) -> pa.Table:
-    """The rows at positions in (after, upto]; all of them where upto is None."""
-    if upto is None:
-        return rows
-    keep = _compare(rows, upto, pc.less, or_equal=True)
-    if after is not None:
-        keep = pc.and_(keep, _compare(rows, after, pc.greater, or_equal=False))
-    return rows.filter(keep)
-
-
-def _compare(rows: pa.Table, bound: Position, strictly: Any, *, or_equal: bool) -> Any:
-    """Lexicographic comparison of (_era, _lsn, _idx) with the bound."""
-    columns = [rows.column(name) for name in ("_era", "_lsn", "_idx")]
-    result: Any = pa.scalar(or_equal)
-    for column, value in zip(reversed(columns), reversed(bound), strict=True):
-        equal = pc.equal(column, value)
-        result = pc.or_(strictly(column, value), pc.and_(equal, result))
-    return result

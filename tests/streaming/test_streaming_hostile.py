@@ -16,7 +16,7 @@ import pytest
 from backports import zstd
 from botocore.exceptions import ClientError
 
-from glue_streaming import load
+from glue_streaming import claims, load
 from glue_streaming.holes import Hole
 from glue_streaming.task import LaneKey, Outcome
 from schemas import block as blocks
@@ -133,8 +133,8 @@ def test_a_zip_bomb_is_a_hole_and_takes_bounded_memory(tmp_path: Path, codec: Co
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert ids == []
-    assert f"unpacks to more than {load._MAX_PAYLOAD_BYTES} bytes" in only_hole(outcome).reason
-    assert peak < 2.5 * load._MAX_PAYLOAD_BYTES  # the unpacker joins its pieces
+    assert f"unpacks to more than {claims.MAX_PAYLOAD_BYTES} bytes" in only_hole(outcome).reason
+    assert peak < 2.5 * claims.MAX_PAYLOAD_BYTES  # the unpacker joins its pieces
 
 
 @pytest.mark.parametrize("count", [10**9, 2**31 - 1])
