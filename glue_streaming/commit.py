@@ -34,7 +34,7 @@ _ATTEMPTS: Final = 3
 _FOLD_ATTEMPTS: Final = 20
 """Times PyIceberg's own nine. A fold's commit rewrites manifests, and so is slower than the appends that it races."""
 _MANIFEST_BYTES: Final = 8 << 20
-_MANY_MANIFESTS: Final = 30
+MANY_MANIFESTS: Final = 30
 
 Fence = Callable[[Mapping[str, str]], None]
 """Raises StaleWriter where the properties of the refreshed table forbid the commit."""
@@ -82,7 +82,7 @@ class _Replace(_OverwriteFiles):
 
     def _process_manifests(self, manifests: list[ManifestFile]) -> list[ManifestFile]:
         """A fold leaves a manifest of its history behind: when there are many, they become one in its own commit."""
-        return _ManifestMergeManager(_MANIFEST_BYTES, _MANY_MANIFESTS, True, self).merge_manifests(manifests)
+        return _ManifestMergeManager(_MANIFEST_BYTES, MANY_MANIFESTS, True, self).merge_manifests(manifests)
 
     def _cleanup_uncommitted(self) -> None:
         """Nothing is deleted: see the module."""
@@ -150,6 +150,12 @@ def replace(
         producer.commit()
 
     _commit(table, fence, new.to_properties(), stage, _FOLD_ATTEMPTS)
+
+
+def merge_manifests(catalog: Catalog, identifier: str) -> None:
+    """Where there are many, they become one, as in a fold's commit: a replacement of nothing. Raises as `replace`."""
+    state = fold_state(catalog.load_table(identifier).properties)
+    replace(catalog, identifier, remove=(), add=(), expected=state, new=state, summary={"headrace.manifests": "true"})
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from glue_streaming import erase as erasing
 from glue_streaming.aws import Aws
 from glue_streaming.erasure_records import Records
 from glue_streaming.errors import BadSettings
-from glue_streaming.fold import expiry, orphans, retention
+from glue_streaming.fold import expiry, manifests, orphans, retention
 from glue_streaming.fold.plan import FoldSettings, settings_from
 from glue_streaming.fold.policy import TablePolicy, read_policies
 from glue_streaming.lake_table import lake_database
@@ -80,6 +80,7 @@ def _tidy(
     tables = [name for source in arguments["source"].split(",") for name in _tables(aws, source)]
     own = [name for name in tables if TABLE in aws.catalog.load_table(name).properties]
     _each(own, failed, "history", lambda name: _tidy_history(aws, name, settings, policies, now))
+    _each(own, failed, "manifests", lambda name: _merge_manifests(aws, name, settings, policies, now))
     _each(tables, failed, "expired", lambda name: _expire(aws, name, settings, policies, now))
     spark = _session(aws, arguments["lake_bucket"])
     try:
@@ -108,16 +109,26 @@ def _expire(
     properties = table.properties
     if TABLE not in properties:
         return {"snapshots": expiry.expire_older(table, settings.keep, now)}
-    policy = policies.get(f"{properties[SOURCE]}.{properties[TABLE]}", TablePolicy())
-    return {"snapshots": expiry.expire(table, policy.over(settings).keep, now)}
+    return {"snapshots": expiry.expire(table, _own(settings, policies, properties).keep, now)}
+
+
+def _merge_manifests(
+    aws: Aws, name: Name, settings: FoldSettings, policies: Mapping[str, TablePolicy], now: datetime
+) -> dict[str, Any]:
+    own = _own(settings, policies, aws.catalog.load_table(name).properties)
+    return {"fewer": manifests.merge(aws.catalog, name, own.keep, now)}
 
 
 def _tidy_history(
     aws: Aws, name: Name, settings: FoldSettings, policies: Mapping[str, TablePolicy], now: datetime
 ) -> dict[str, Any]:
-    properties = aws.catalog.load_table(name).properties
-    policy = policies.get(f"{properties[SOURCE]}.{properties[TABLE]}", TablePolicy())
-    return vars(retention.tidy(aws.catalog, name, policy.over(settings), now))
+    own = _own(settings, policies, aws.catalog.load_table(name).properties)
+    return vars(retention.tidy(aws.catalog, name, own, now))
+
+
+def _own(settings: FoldSettings, policies: Mapping[str, TablePolicy], properties: Mapping[str, str]) -> FoldSettings:
+    """The settings with the table's own policy over them."""
+    return policies.get(f"{properties[SOURCE]}.{properties[TABLE]}", TablePolicy()).over(settings)
 
 
 def _remove(spark: SparkSession, name: Name, before: datetime) -> dict[str, Any]:

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from glue_streaming.fold import expiry
+from glue_streaming import commit
+from glue_streaming.fold import expiry, manifests
 from glue_streaming.fold.expiry import Step, step
 from glue_streaming.fold.keep import Keep
+from glue_streaming.state import fold_state, stream_state
 
 NOW = datetime(2026, 1, 10, 12, tzinfo=UTC)
 KEEP = Keep(longest_query_seconds=60)
@@ -97,3 +99,23 @@ def test_what_a_tag_names_stays_of_a_table_that_no_fold_tends(make_table: Any) -
         later = datetime.now(UTC) + timedelta(hours=1)
         assert expiry.expire_older(lake.load(), KEEP, later) == 1
         assert pinned in {one.snapshot_id for one in lake.load().metadata.snapshots}
+
+
+def test_manifests_of_a_table_whose_line_is_held_become_one(make_table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not before they are many. Rows and properties stay, and a query that was planned before reads on."""
+    monkeypatch.setattr(commit, "MANY_MANIFESTS", 3)
+    lake = make_table()
+    name, now = (f"{lake.source}_lake", lake.table), datetime.now(UTC)
+    for lsn in (10, 20, 30):
+        lake.append([lake.row("c", lsn, id=lsn, name="a")])
+    assert manifests.merge(lake.aws.catalog, name, KEEP, now) == 0
+    lake.append([lake.row("c", 40, id=40, name="a")])
+    before = lake.load()
+    assert manifests.merge(lake.aws.catalog, name, KEEP, now) == 3
+    after = lake.load()
+    assert len(after.current_snapshot().manifests(after.io)) == 1
+    assert [row["id"] for row in lake.rows("log")] == [10, 20, 30, 40]
+    assert fold_state(after.properties) == fold_state(before.properties)
+    assert stream_state(after.properties) == stream_state(before.properties)
+    assert before.current_snapshot().snapshot_id in {one.snapshot_id for one in after.metadata.snapshots}
+    lake.append([lake.row("c", 50, id=50, name="a")])
