@@ -12,13 +12,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import boto3
 
 from glue_streaming.fold.cut import Cut, cut_of
-from glue_streaming.fold.failing import Failing, note, read_failing, standing, standing_of
+from glue_streaming.fold.failing import MOST_PAUSE_SECONDS, Failing, note, read_failing, standing, standing_of
 from glue_streaming.fold.failure import ATTEMPTS, Verdict, verdict
 from glue_streaming.fold.plan import KINDS, FoldSettings, Work, cut_view, groups, settings_from, work
 from glue_streaming.state import fold_state
@@ -115,8 +115,12 @@ def _remember(found: Verdict) -> None:
 
 
 def waiting(failing: Mapping[str, Failing], kind: str, now: datetime) -> set[str]:
-    """The failing tables that are not tried yet: who asks for a kind means now. Pure."""
-    return {table for table, found in failing.items() if kind == "auto" and now < found.next_try}
+    """The failing tables that are not tried yet: who asks for a kind means now. Pure.
+
+    Nor does one wait for the day of a clock that had jumped: no pause is longer than the longest.
+    """
+    longest = timedelta(seconds=MOST_PAUSE_SECONDS)
+    return {t for t, found in failing.items() if kind == "auto" and now < found.next_try <= now + longest}
 
 
 def due_tables(

@@ -314,7 +314,8 @@ _NOTICED_BYTES: Final = 1 << 20
 
 
 def _age(fold: FoldState, now: datetime) -> float:
-    return 0.0 if fold.folded_at is None else (now - datetime.fromisoformat(fold.folded_at)).total_seconds()
+    """A fold that is said to be to come was made by a clock that had jumped: so long ago, for all that is known."""
+    return 0.0 if fold.folded_at is None else abs((now - datetime.fromisoformat(fold.folded_at)).total_seconds())
 
 
 def _young(waiting: Tail, fold: FoldState, settings: FoldSettings, now: datetime) -> str:

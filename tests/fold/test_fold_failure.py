@@ -98,3 +98,10 @@ def test_a_failing_table_waits_unless_it_is_asked_for() -> None:
     assert waiting(failing, "auto", at + timedelta(minutes=14)) == {"s.bad"}
     assert waiting(failing, "auto", at + timedelta(minutes=15)) == set()
     assert waiting(failing, "minor", at) == set()
+
+
+def test_a_clock_that_had_jumped_keeps_no_table_waiting() -> None:
+    """A failure of next year was noted by a wrong clock; one of a moment from now by a clock beside this one."""
+    at = datetime(2026, 1, 1, tzinfo=UTC)
+    failing = {"s.bad": Failing(9, at + timedelta(days=400), ""), "s.new": Failing(1, at + timedelta(seconds=3), "")}
+    assert waiting(failing, "auto", at) == {"s.new"}

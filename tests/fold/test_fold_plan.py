@@ -51,6 +51,13 @@ def test_a_tail_is_taken_when_long_large_or_old(rows: int, size: int, after: flo
     assert (due(tail(rows, size), FOLDED, AGED, after=after) is not None) is is_due
 
 
+def test_a_clock_that_had_jumped_holds_no_fold_back() -> None:
+    """A fold of next year was made by a wrong clock: what waits goes as if that were as long ago."""
+    said = FOLDED.folded_at and replace(FOLDED, folded_at=(NOW + timedelta(days=400)).isoformat())
+    assert said and due(tail(10), said, AGED) is not None
+    assert due(tail(10), replace(FOLDED, folded_at=(NOW + timedelta(seconds=5)).isoformat()), AGED) is None
+
+
 def test_the_line_is_the_aged_watermark_below_the_tables_own_line() -> None:
     """Not the newest watermark, and not above what the table itself is complete to."""
     minor, held = (
