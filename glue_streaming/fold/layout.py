@@ -222,7 +222,7 @@ class _Survey:
         return size_of(file for file in self._base if scratch.holds(self._slot(file).range()))
 
     def _part(self, kind: PartKind, files: Sequence[LakeFile], keys: KeyRange) -> Part:
-        reached = [file for file in files if file.tier == "log" or in_range(self._slot(file), keys)]
+        reached = [file for file in files if in_range(self._slot(file), keys)]
         return Part(kind, self._ground, _by_tier(reached), {}, keys)
 
     def _laid_out(self, parts: list[Part], removed: list[LakeFile], truncated: bool = False) -> Layout:

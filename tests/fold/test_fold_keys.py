@@ -85,3 +85,20 @@ def test_a_column_that_came_late_is_null_in_older_rows(tmp_path: Path) -> None:
 
 def _key(row: Row, lake: LocalLake) -> tuple[Any, ...]:
     return tuple(row[name] for name in lake.shape.key)
+
+
+def test_a_part_reads_only_the_log_files_that_may_hold_a_key_of_its_range(tmp_path: Path) -> None:
+    """A file of keys of two ranges is read for both; what is merged is the same."""
+    schema, shape = schema_of([Column(name, "long", name, "bigint") for name in ("id", "n")], ("id",))
+    lake = LocalLake(schema, shape, tmp_path, MANY_PARTS)
+    rows = [lake_row(1, 1, n, "c", {"id": n, "n": 0}, START) for n in range(200)]
+    lake.append("base", rows[:100])
+    lake.append("base", rows[100:])
+    for lsn, keys in ((2, (5, 7)), (3, (150,)), (4, (20, 170))):
+        lake.append("log", [lake_row(1, lsn, key, "u", {"id": key, "n": lsn}, START) for key in keys])
+    low, high, both = [f"file://{path}" for path in lake.paths("log")]
+    layout = lake.fold(Line(1, 4), major=True)
+    assert [part.files["log"] for part in layout.parts] == [(low, both), (high, both)]
+    changed = {row["id"]: row["n"] for row in lake.rows("base") if row["n"]}
+    assert changed == {5: 2, 7: 2, 150: 3, 20: 4, 170: 4} and len(lake.rows("base")) == 200
+    assert len(lake.rows("history")) == 5

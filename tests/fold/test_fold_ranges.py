@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from itertools import product
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from glue_streaming.fold.ranges import WHOLE, Cut, KeyRange, Run, Slot, runs, split
+from glue_streaming.fold.ranges import WHOLE, Cut, KeyRange, Run, Slot, in_range, runs, split
 
 KEYS = range(60)
 
@@ -86,7 +87,7 @@ def test_every_changed_key_lies_in_one_run_with_every_file_that_may_hold_it(seed
     used = [n for run in result for n in run.files]
     assert len(used) == len(set(used))
     for run in result:
-        parts = split(run.range, [slots[n] for n in run.files], 1000, 100)
+        parts = split(run.range, [slots[n] for n in run.files] or slots, 1000, 100)
         for key in KEYS:
             assert sum(holds(part, (key,)) for part in parts) == holds(run.range, (key,))
 
@@ -96,3 +97,25 @@ def test_a_range_is_cut_where_files_begin() -> None:
     assert split(WHOLE, FULL, 400, 200) == [KeyRange(None, Cut((20,))), KeyRange(Cut((20,)), None)]
     assert len(split(WHOLE, FULL, 400, 1)) == 4
     assert split(WHOLE, [slot()], 400, 1) == [WHOLE]
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(seed=st.integers(0, 10**9))
+def test_a_file_is_read_for_a_range_just_where_its_bounds_leave_a_key_of_it(seed: int) -> None:
+    """Bounds of one column and of two, of one value and of several; between any two values lies another."""
+    rng = random.Random(seed)
+    every = list(product([n / 2 for n in range(-1, 8)], repeat=2))
+
+    def pair() -> tuple[int, int]:
+        low, high = sorted(rng.choices(range(4), k=2))
+        return low, high
+
+    def cut() -> Cut:
+        return Cut(tuple(rng.choices(range(4), k=rng.randint(1, 2))), rng.random() < 0.5)
+
+    first = pair()
+    file = slot(first, pair()) if first[0] == first[1] and rng.random() < 0.7 else slot(first)
+    keys = KeyRange(cut() if rng.random() < 0.8 else None, cut() if rng.random() < 0.8 else None)
+    within = [key for key in every if holds(keys, key)]
+    lie = [key for key in within if all(low <= k <= high for k, (low, high) in zip(key, file.bounds, strict=False))]
+    assert not within or in_range(file, keys) == bool(lie)

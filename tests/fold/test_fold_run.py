@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from glue_streaming import commit, fold_job, views
-from glue_streaming.fold import run
-from glue_streaming.fold.plan import FoldSettings, Tail, tail
+from glue_streaming.fold import merge, part, run
+from glue_streaming.fold.errors import LineBroken
+from glue_streaming.fold.plan import FoldSettings, Tail, tail, work
 from glue_streaming.plan_lambda import handler, read_cut
 from glue_streaming.state import fold_state, stream_state
 from schemas.position import Line
@@ -213,6 +216,54 @@ def test_a_fold_that_dies_before_its_commit_changes_nothing(
     assert fold(lake, "major") is not None
     assert lake.rows("log") == [] and len(lake.rows("history")) == 9
     assert len(lake.rows("base")) == 6
+
+
+@pytest.mark.parametrize(
+    ("broken", "wrong", "tier"),
+    [
+        ("remainder", lambda line: f"SELECT * FROM log ORDER BY {merge.BY_POSITION}", "log"),
+        ("covered", lambda line: "TRUE", "delta"),
+    ],
+)
+def test_a_fold_that_would_put_a_row_on_the_wrong_side_of_the_line_is_not_committed(
+    make_table: Any, complete_snapshot: Any, monkeypatch: pytest.MonkeyPatch, broken: str, wrong: Any, tier: str
+) -> None:
+    """Whatever defect lets it: the one assertion of the design stops it, and the table stays as it was."""
+    lake = activated(make_table(), complete_snapshot)
+    lake.append([lake.row("u", 25, id=0, name="zero"), lake.row("u", 35, id=1, name="later")])
+    lake.publish(30, 110.0)
+    lake.publish(31, 116.0)
+    before = lake.load().metadata.current_snapshot_id
+    with monkeypatch.context() as patch:
+        patch.setattr(merge, broken, wrong)
+        with pytest.raises(LineBroken, match=f"{tier} file .* is on the wrong side of"):
+            fold(lake, "minor")
+    assert lake.load().metadata.current_snapshot_id == before
+    assert fold(lake, "minor") is not None
+
+
+def test_a_table_is_folded_in_spark_from_the_size_that_the_settings_say(
+    make_table: Any, complete_snapshot: Any
+) -> None:
+    """Up to it the parts run in the job's own process: no session is started for them."""
+    lake, sent = activated(make_table(), complete_snapshot), []
+
+    def spread(parts: Any) -> list[part.Done]:
+        sent.extend(parts)
+        with tempfile.TemporaryDirectory() as folder:
+            return [part.run(item, part.LocalFiles(lake.load().io, Path(folder))) for item in parts]
+
+    for lsn, more in ((25, 1), (35, 0)):
+        lake.append([lake.row("u", lsn, id=0, name=f"at {lsn}")])
+        lake.publish(lsn, 100.0 + lsn)
+        lake.publish(lsn, 106.0 + lsn)
+        cut = read_cut(lake.aws.client("glue"), lake.source)
+        due = work(lake.table, lake.load().properties, cut, "minor", SETTINGS, NOW)
+        assert due is not None
+        settings = replace(SETTINGS, spark_bytes=due.cost_bytes + more)
+        assert run.fold_table(lake.aws.catalog, lake.source, lake.table, cut, "minor", settings, NOW, spread)
+        assert bool(sent) == (more == 0)
+    assert [row["name"] for row in lake.rows("delta")] == ["at 35"]
 
 
 def test_folds_expire_snapshots_and_keep_the_state_they_replaced(make_table: Any, complete_snapshot: Any) -> None:
