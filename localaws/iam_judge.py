@@ -183,12 +183,18 @@ def _role_policies(role: str, account: str) -> list[list[Any]]:
 
 def install(judge: Judge) -> None:
     """Put the judge in front of ministack's evaluator."""
+    _see_requests(judge)
+    _evaluate()
+    _name_refusals()
+
+
+def _see_requests(judge: Judge) -> None:
+    """Every request comes to the judge, with what it asks for."""
     from ministack import app
     from ministack.core import iam_actions, iam_evaluator
 
     extract_action, extract_resource = iam_actions.extract_iam_action, iam_actions.extract_resource_arn
-    answer_denied, evaluate = iam_actions.access_denied_response, iam_evaluator.evaluate
-    condition_key, pin_origin = iam_evaluator._resolve_condition_key, app.pin_request_origin
+    pin_origin = app.pin_request_origin
 
     def action_of(service: str, method: str, path: str, headers: Any, body: bytes, query: Any) -> str | None:
         action: str | None = extract_action(service, method, path, headers, body, query)
@@ -216,6 +222,19 @@ def install(judge: Judge) -> None:
     ) -> Any:
         return judge.judge(access_key, action, service, region, resource_arn, service_context)
 
+    def origin(address: str, secure: bool) -> None:
+        pin_origin(address, secure or address in _LOOPBACK)
+
+    iam_actions.extract_iam_action, iam_actions.extract_resource_arn = action_of, resource_of
+    iam_evaluator.enforce, app.pin_request_origin = enforce, origin
+
+
+def _evaluate() -> None:
+    """Statements know where they stand, those that allow are remembered, and keys say what they say on AWS."""
+    from ministack.core import iam_evaluator
+
+    evaluate, condition_key = iam_evaluator.evaluate, iam_evaluator._resolve_condition_key
+
     def remembering(context: Any, policies: Any, *limits: Any) -> Any:
         result = evaluate(context, policies, *limits)
         matches = _matches.get()
@@ -234,6 +253,15 @@ def install(judge: Judge) -> None:
             return "false"
         return found
 
+    iam_evaluator.evaluate, iam_evaluator._resolve_condition_key = remembering, resolve
+    iam_evaluator._gather_role_policies = _role_policies
+
+
+def _name_refusals() -> None:
+    from ministack.core import iam_actions
+
+    answer_denied = iam_actions.access_denied_response
+
     def denied_answer(service: str, action: str, principal: str, request_id: str, **more: Any) -> Any:
         """Name what was refused, which may be another action than the request's: a key's, a role's."""
         check = _refused.get()
@@ -246,15 +274,7 @@ def install(judge: Judge) -> None:
             action = check.action
         return answer_denied(service, action, principal, request_id, **more)
 
-    def origin(address: str, secure: bool) -> None:
-        pin_origin(address, secure or address in _LOOPBACK)
-
-    iam_actions.extract_iam_action, iam_actions.extract_resource_arn = action_of, resource_of
     iam_actions.access_denied_response = denied_answer
-    iam_evaluator.enforce, iam_evaluator.evaluate = enforce, remembering
-    iam_evaluator._gather_role_policies = _role_policies
-    iam_evaluator._resolve_condition_key = resolve
-    app.pin_request_origin = origin
 
 
 def _role_arn(session_arn: str) -> str:

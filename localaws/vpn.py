@@ -6,12 +6,21 @@ ministack keeps a connection without its tunnels. No packet is carried here: tun
 import json
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 from xml.sax.saxutils import escape
 
 from . import ec2_shapes
 
-# What AWS puts in where a connection does not say: each tunnel's options.
+_DEFAULTS: Final = {
+    "EnableAcceleration": "false",
+    "LocalIpv4NetworkCidr": "0.0.0.0/0",
+    "RemoteIpv4NetworkCidr": "0.0.0.0/0",
+    "OutsideIpAddressType": "PublicIpv4",
+    "TunnelInsideIpVersion": "ipv4",
+}
+"""What AWS puts in where a connection's creation does not say."""
+
+# The same of each tunnel's options.
 _TUNNEL_DEFAULTS: Mapping[str, Any] = {
     "Phase1LifetimeSeconds": 28800,
     "Phase2LifetimeSeconds": 3600,
@@ -91,6 +100,39 @@ def _keys_secret(vpn_id: str) -> str:
     return str(json.loads(reply[2])["ARN"])
 
 
+def _to_xml(vpn: Mapping[str, Any], tag: str = "item") -> str:
+    from ministack.services import ec2
+
+    tunnels = vpn["Options"].get("TunnelOptions", [])
+    gateway = {name: vpn[name] for name in ("VpnGatewayId", "TransitGatewayId") if vpn.get(name)}
+    shown = {
+        **{
+            name: vpn[name] for name in ("VpnConnectionId", "State", "Type", "CustomerGatewayId", "Category", "Options")
+        },
+        **gateway,
+        **({"PreSharedKeyArn": vpn["PreSharedKeyArn"]} if "PreSharedKeyArn" in vpn else {}),
+        "CustomerGatewayConfiguration": _device_configuration(vpn) if tunnels else "",
+        "Routes": [{**route, "Source": "Static"} for route in vpn.get("Routes", [])],
+        "VgwTelemetry": [{"OutsideIpAddress": each["OutsideIpAddress"], "Status": "UP"} for each in tunnels],
+    }
+    described = ec2_shapes.render(ec2_shapes.shape("VpnConnection"), shown)
+    return f"<{tag}>{described}{ec2._tag_set_xml(vpn['VpnConnectionId'])}</{tag}>"
+
+
+def _tagged(create_gateway: Callable[[Any], Any], store: Any, kind: str) -> Callable[[Mapping[str, Any]], Any]:
+    """Keep the tags that a creation brings; ministack looks for them under another name."""
+    from ministack.services import ec2
+
+    def create_tagged(parameters: Mapping[str, Any]) -> Any:
+        known = set(store)
+        reply = create_gateway(parameters)
+        for made in set(store) - known:
+            ec2._parse_tag_specs(parameters, kind, made)
+        return reply
+
+    return create_tagged
+
+
 def install() -> None:
     """Put tunnels into ministack's VPN connections."""
     from ministack.services import ec2, secretsmanager
@@ -108,14 +150,8 @@ def install() -> None:
         in_secret = ec2._p(parameters, "PreSharedKeyStorage") == "SecretsManager"
         if in_secret:
             vpn["PreSharedKeyArn"] = _keys_secret(vpn_id)
-        vpn["Options"] |= {
-            "EnableAcceleration": options.get("EnableAcceleration", "false"),
-            "LocalIpv4NetworkCidr": options.get("LocalIpv4NetworkCidr", "0.0.0.0/0"),
-            "RemoteIpv4NetworkCidr": options.get("RemoteIpv4NetworkCidr", "0.0.0.0/0"),
-            "OutsideIpAddressType": options.get("OutsideIpAddressType", "PublicIpv4"),
-            "TunnelInsideIpVersion": options.get("TunnelInsideIpVersion", "ipv4"),
-            "TunnelOptions": _tunnels(options, keys_in_secret=in_secret),
-        }
+        vpn["Options"] |= _DEFAULTS | {name: options[name] for name in _DEFAULTS if name in options}
+        vpn["Options"]["TunnelOptions"] = _tunnels(options, keys_in_secret=in_secret)
         return ec2._xml(200, "CreateVpnConnectionResponse", ec2._vpn_conn_xml(vpn, tag="vpnConnection"))
 
     def delete_connection(parameters: Mapping[str, Any]) -> Any:
@@ -124,44 +160,15 @@ def install() -> None:
             secretsmanager._delete_secret({"SecretId": arn, "ForceDeleteWithoutRecovery": True})
         return delete(parameters)
 
-    def to_xml(vpn: Mapping[str, Any], tag: str = "item") -> str:
-        tunnels = vpn["Options"].get("TunnelOptions", [])
-        gateway = {name: vpn[name] for name in ("VpnGatewayId", "TransitGatewayId") if vpn.get(name)}
-        shown = {
-            **{
-                name: vpn[name]
-                for name in ("VpnConnectionId", "State", "Type", "CustomerGatewayId", "Category", "Options")
-            },
-            **gateway,
-            **({"PreSharedKeyArn": vpn["PreSharedKeyArn"]} if "PreSharedKeyArn" in vpn else {}),
-            "CustomerGatewayConfiguration": _device_configuration(vpn) if tunnels else "",
-            "Routes": [{**route, "Source": "Static"} for route in vpn.get("Routes", [])],
-            "VgwTelemetry": [{"OutsideIpAddress": each["OutsideIpAddress"], "Status": "UP"} for each in tunnels],
-        }
-        described = ec2_shapes.render(ec2_shapes.shape("VpnConnection"), shown)
-        return f"<{tag}>{described}{ec2._tag_set_xml(vpn['VpnConnectionId'])}</{tag}>"
-
     def no_attachments(parameters: Mapping[str, Any]) -> Any:
         return ec2._xml(200, "DescribeTransitGatewayAttachmentsResponse", "<transitGatewayAttachments/>")
 
-    def tagged(create_gateway: Callable[[Any], Any], store: Any, kind: str) -> Callable[[Mapping[str, Any]], Any]:
-        """Keep the tags that a creation brings; ministack looks for them under another name."""
-
-        def create_tagged(parameters: Mapping[str, Any]) -> Any:
-            known = set(store)
-            reply = create_gateway(parameters)
-            for made in set(store) - known:
-                ec2._parse_tag_specs(parameters, kind, made)
-            return reply
-
-        return create_tagged
-
-    ec2._create_vpn_connection, ec2._vpn_conn_xml = create_connection, to_xml
+    ec2._create_vpn_connection, ec2._vpn_conn_xml = create_connection, _to_xml
     actions: dict[str, Callable[[Mapping[str, Any]], Any]] = {
         "CreateVpnConnection": create_connection,
         "DeleteVpnConnection": delete_connection,
         "DescribeTransitGatewayAttachments": no_attachments,
-        "CreateVpnGateway": tagged(ec2._create_vpn_gateway, ec2._vpn_gateways, "vpn-gateway"),
-        "CreateCustomerGateway": tagged(ec2._create_customer_gateway, ec2._customer_gateways, "customer-gateway"),
+        "CreateVpnGateway": _tagged(ec2._create_vpn_gateway, ec2._vpn_gateways, "vpn-gateway"),
+        "CreateCustomerGateway": _tagged(ec2._create_customer_gateway, ec2._customer_gateways, "customer-gateway"),
     }
     ec2._ACTION_MAP.update(actions)

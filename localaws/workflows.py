@@ -328,6 +328,25 @@ def install(workflows: Workflows) -> None:
         bounded = state if path is None else {**state, "MaxConcurrency": int(resolve_path(path, given))}
         return run_map_items(bounded, given, execution, context)
 
+    plain_path = stepfunctions._resolve_path
+
+    def resolve_path(path: str, data: Any) -> Any:
+        try:
+            return path_filters.resolve(path, data, plain_path)
+        except ValueError as error:
+            raise failure("States.Runtime", str(error)) from error
+
+    stepfunctions._resolve_path = resolve_path
+    stepfunctions._run_map_items = map_items
+    stepfunctions._execute_task = execute
+    stepfunctions._fail_execution = fail
+    stepfunctions._invoke_resource = invoke
+    _hold_to_limits()
+
+
+def _hold_to_limits() -> None:
+    from ministack.services import stepfunctions
+
     run_sub_machine, apply_selector = stepfunctions._run_sub_machine, stepfunctions._apply_result_selector
 
     def selected(state: Mapping[str, Any], result: Any) -> Any:
@@ -340,21 +359,7 @@ def install(workflows: Workflows) -> None:
         check_size(output)
         return output
 
-    plain_path = stepfunctions._resolve_path
-
-    def resolve_path(path: str, data: Any) -> Any:
-        try:
-            return path_filters.resolve(path, data, plain_path)
-        except ValueError as error:
-            raise failure("States.Runtime", str(error)) from error
-
-    stepfunctions._resolve_path = resolve_path
-    stepfunctions._run_map_items = map_items
-    stepfunctions._run_sub_machine = sub_machine
-    stepfunctions._apply_result_selector = selected
-    stepfunctions._execute_task = execute
-    stepfunctions._fail_execution = fail
-    stepfunctions._invoke_resource = invoke
+    stepfunctions._run_sub_machine, stepfunctions._apply_result_selector = sub_machine, selected
 
 
 def check_size(data: Any) -> None:
