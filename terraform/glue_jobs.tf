@@ -337,12 +337,6 @@ data "aws_iam_policy_document" "fold_job" {
   )
 
   statement {
-    sid       = "ReadPauses"
-    actions   = ["dynamodb:Scan"]
-    resources = [local.table_arns["tables"]]
-  }
-
-  statement {
     sid       = "FoldFiles"
     actions   = ["s3:GetObject", "s3:PutObject", "s3:AbortMultipartUpload"]
     resources = ["${local.bucket_arn}/lake/*"]

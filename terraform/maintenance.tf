@@ -1,5 +1,5 @@
 # The daily maintenance: expires snapshots, lets Iceberg delete what no table reaches, and carries out erasures. It is the
-# only part that deletes data, and it is started by its own schedule alone, or by `headrace maintain` and `headrace erase`.
+# only part that deletes data, and it is started by its own schedule, by hand, or by `headrace erase`.
 
 resource "aws_glue_job" "maintain" {
   name                    = local.maintain_job
