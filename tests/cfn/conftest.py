@@ -80,7 +80,7 @@ def change_set(aws: LocalAws) -> Callable[..., dict[str, Any]]:
             Parameters=[{"ParameterKey": key, "ParameterValue": value} for key, value in given.items()],
         )
         cloudformation.get_waiter("change_set_create_complete").wait(
-            StackName=stack, ChangeSetName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+            StackName=stack, ChangeSetName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 300}
         )
         return dict(cloudformation.describe_change_set(StackName=stack, ChangeSetName=name))
 
@@ -96,7 +96,7 @@ def deploy(aws: LocalAws, change_set: Callable[..., dict[str, Any]]) -> Callable
         cloudformation = aws.client("cloudformation")
         cloudformation.execute_change_set(ChangeSetName=described["ChangeSetId"])
         waiter = "stack_create_complete" if kind == "CREATE" else "stack_update_complete"
-        cloudformation.get_waiter(waiter).wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 60})
+        cloudformation.get_waiter(waiter).wait(StackName=name, WaiterConfig={"Delay": 1, "MaxAttempts": 300})
         stack = cloudformation.describe_stacks(StackName=name)["Stacks"][0]
         resources = cloudformation.describe_stack_resources(StackName=name)["StackResources"]
         return Stack(

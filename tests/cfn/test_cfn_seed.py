@@ -222,7 +222,7 @@ def test_state_and_its_key_outlive_the_stack(deploy: Callable[..., Any], paramet
     cloudformation = aws.client("cloudformation")
     cloudformation.delete_stack(StackName=stack.name)
     cloudformation.get_waiter("stack_delete_complete").wait(
-        StackName=stack.name, WaiterConfig={"Delay": 1, "MaxAttempts": 30}
+        StackName=stack.name, WaiterConfig={"Delay": 1, "MaxAttempts": 300}
     )
     assert "gone-seed-deploy" not in aws.client("codebuild").list_projects()["projects"]
     assert aws.client("s3").get_object(Bucket=bucket, Key="state/terraform.tfstate")["Body"].read() == b"{}"

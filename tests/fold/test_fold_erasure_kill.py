@@ -65,7 +65,7 @@ def erase(lake: Any, failpoint: str = "") -> int:
     words = ["--source", lake.source, "--lake_bucket", "headrace-lake", "--only", "erasures", "--settle_seconds", "0"]
     done = subprocess.run(
         [sys.executable, "-m", "glue_streaming.maintain_job", *words],
-        env={**os.environ, "HEADRACE_FAILPOINT": failpoint}, capture_output=True, timeout=120, check=False,
+        env={**os.environ, "HEADRACE_FAILPOINT": failpoint}, capture_output=True, timeout=300, check=False,
     )  # fmt: skip
     return done.returncode
 

@@ -28,6 +28,7 @@ from localaws.process import LocalAws
 from ops import artefacts
 
 ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 300
 PLAN = """
 from glue_streaming.plan_lambda import handler as real
 
@@ -48,7 +49,7 @@ tables = given.get("--tables", "").split(",")
 if "slow.table" in tables:
     time.sleep(1.5)
 if given.get("--mode") == "continuous":
-    time.sleep(120)
+    time.sleep(600)
 bad = [name for name in tables if name.startswith("bad.")]
 if bad:
     sys.exit(f"not folded: {', '.join(bad)} | " + "; ".join(f"{name}: ValueError: cannot fold it" for name in bad))
@@ -62,7 +63,7 @@ control = pathlib.Path("FOLDER") / "control"
 order = control.read_text() if control.exists() else ""
 control.unlink(missing_ok=True)
 if order == "hang":
-    time.sleep(120)
+    time.sleep(600)
 failpoints.arm(order)
 words = fold_job.main(sys.argv[1:])
 if words:
@@ -155,7 +156,7 @@ class Workflows:
         return self.ended(self.start(machine, given))
 
     def ended(self, execution: str) -> dict[str, Any]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             shown = dict(self.states.describe_execution(executionArn=execution))
             if shown["status"] != "RUNNING":
@@ -179,7 +180,7 @@ class Workflows:
         return [run for run in reversed(self.runs(job)) if wanted & set(run["Arguments"]["--tables"].split(","))]
 
     def until(self, found: Callable[[], Any]) -> Any:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not (value := found()):
             assert time.monotonic() < deadline
             time.sleep(0.05)
@@ -387,10 +388,7 @@ def test_continuous_mode_starts_the_job_once(workflows: Workflows) -> None:
         assert workflows.run(workflows.continuous)["status"] == "SUCCEEDED"
     (only,) = workflows.runs("wf-stream")
     workflows.glue.batch_stop_job_run(JobName="wf-stream", JobRunIds=[only["Id"]])
-    deadline = time.monotonic() + 40
-    while workflows.runs("wf-stream")[0]["JobRunState"] != "STOPPED":
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    workflows.until(lambda: workflows.runs("wf-stream")[0]["JobRunState"] == "STOPPED")
     assert workflows.run(workflows.continuous)["status"] == "SUCCEEDED"
     assert len(workflows.runs("wf-stream")) == 2
     workflows.glue.batch_stop_job_run(JobName="wf-stream", JobRunIds=[workflows.runs("wf-stream")[0]["Id"]])
@@ -398,16 +396,17 @@ def test_continuous_mode_starts_the_job_once(workflows: Workflows) -> None:
 
 def test_a_deployment_replaces_the_run_that_has_the_code_before(workflows: Workflows) -> None:
     """The run of another bundle is stopped and one of the deployed bundle started; then it is left alone."""
-    deadline = time.monotonic() + 60
-    while any(run["JobRunState"] in ("RUNNING", "STOPPING") for run in workflows.runs("wf-stream")):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    alive = ("RUNNING", "STOPPING")
+    workflows.until(lambda: all(run["JobRunState"] not in alive for run in workflows.runs("wf-stream")))
     assert workflows.run(workflows.continuous)["status"] == "SUCCEEDED"
     old = workflows.runs("wf-stream")[0]
     assert old["Arguments"]["--bundle"] == "0123"
-    while workflows.runs("wf-stream")[0]["Id"] == old["Id"]:
+
+    def replaced() -> bool:
         assert workflows.run(workflows.deployed)["status"] == "SUCCEEDED"
-        assert time.monotonic() < deadline
+        return bool(workflows.runs("wf-stream")[0]["Id"] != old["Id"])
+
+    workflows.until(replaced)
     new = workflows.runs("wf-stream")[0]
     states = {run["Id"]: run["JobRunState"] for run in workflows.runs("wf-stream")}
     assert new["Arguments"]["--bundle"] == "4567" and states[old["Id"]] == "STOPPED"
@@ -419,10 +418,8 @@ def test_a_deployment_replaces_the_run_that_has_the_code_before(workflows: Workf
 
 def test_drain_mode_runs_the_job_to_its_end_and_then_the_fold(workflows: Workflows) -> None:
     """The stream job is awaited, for six hours at most, then the fold's state machine is started."""
-    deadline = time.monotonic() + 40
-    while workflows.runs("wf-stream") and workflows.runs("wf-stream")[0]["JobRunState"] not in ("STOPPED", "FAILED"):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    ended = ("STOPPED", "FAILED")
+    workflows.until(lambda: all(run["JobRunState"] in ended for run in workflows.runs("wf-stream")[:1]))
     before = len(workflows.states.list_executions(stateMachineArn=workflows.fold)["executions"])
     assert workflows.run(workflows.drain)["status"] == "SUCCEEDED"
     drained = workflows.runs("wf-stream")[0]

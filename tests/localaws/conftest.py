@@ -30,7 +30,7 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
 def until() -> Callable[..., Any]:
     """Looks until a condition holds, and gives what it saw; fails when it takes too long."""
 
-    def look_until(look: Callable[[], Any], holds: Callable[[Any], bool], seconds: float = 20) -> Any:
+    def look_until(look: Callable[[], Any], holds: Callable[[Any], bool], seconds: float = 120) -> Any:
         deadline = time.monotonic() + seconds
         while not holds(seen := look()):
             assert time.monotonic() < deadline, f"still {seen!r} after {seconds} s"

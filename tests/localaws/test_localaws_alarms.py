@@ -17,7 +17,7 @@ def asked(aws: LocalAws, action: str, parameters: Mapping[str, str]) -> str:
         "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host, Signature=none",
     }
     request = urllib.request.Request(aws.endpoint, body, headers)
-    with urllib.request.urlopen(request, timeout=10) as reply:
+    with urllib.request.urlopen(request, timeout=60) as reply:
         return str(reply.read().decode())
 
 

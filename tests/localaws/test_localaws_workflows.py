@@ -45,7 +45,7 @@ class Machines:
         def look() -> dict[str, Any]:
             return dict(self.states.describe_execution(executionArn=execution))
 
-        return dict(self.until(look, lambda shown: shown["status"] != "RUNNING", 30))
+        return dict(self.until(look, lambda shown: shown["status"] != "RUNNING"))
 
     def output(self, given: Any = None, **states: Any) -> Any:
         ended = self.ended(self.start(given, **states))

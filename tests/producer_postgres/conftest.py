@@ -101,7 +101,7 @@ class Upstream:
         """Everything before a mark of our own: an empty table's truncate, whose events are left out."""
         self.run("TRUNCATE headrace_tests_mark")
         events: list[Event] = []
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             events += capture.poll(0.5)
             marks = [place for place, event in enumerate(events) if _is_mark(event)]
@@ -134,7 +134,7 @@ def upstream(server: PostgresServer) -> Iterator[Upstream]:
             b"SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE database = %s AND active",
             (dbname,),
         )
-        for _ in range(100):
+        for _ in range(3_000):
             try:
                 connection.execute(
                     b"SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = %s",

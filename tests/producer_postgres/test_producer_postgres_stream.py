@@ -40,7 +40,7 @@ def test_positions_rise_through_a_transaction_and_carry_its_commit(prepared: Mak
     assert [row.table for row in rows] == ["a", "a", "b"]
     first = datum(rows[0])
     assert (first["_op"], first["_era"], first["_lsn"], first["_idx"]) == ("c", 3, begin.lsn, 0)
-    assert first["_committed_at"].timestamp() == pytest.approx(time.time(), abs=60)
+    assert first["_committed_at"].timestamp() == pytest.approx(time.time(), abs=600)
     assert (first["id"], first["v"], datum(rows[1])["v"]) == (1, "x", None)
 
 
@@ -232,7 +232,7 @@ def test_an_idle_source_says_how_far_it_is_complete(prepared: Make) -> None:
     with Capture(up.source, era=1, after_lsn=0) as capture:
         up.run("CREATE TABLE other (id int)", "INSERT INTO other VALUES (1)")
         target = identify(up.source).current_lsn
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 120
         lsn = 0
         while lsn < target and time.monotonic() < deadline:
             lsn = max([lsn, *(event.lsn for event in capture.poll(0.5) if isinstance(event, Keepalive))])

@@ -218,7 +218,7 @@ def make_world(aws_server: LocalAws) -> Callable[..., World]:
         aws_server.client("s3").create_bucket(Bucket=world.bucket)
         kinesis = aws_server.client("kinesis")
         kinesis.create_stream(StreamName=world.stream, ShardCount=shards)
-        kinesis.get_waiter("stream_exists").wait(StreamName=world.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 20})
+        kinesis.get_waiter("stream_exists").wait(StreamName=world.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
         for table, hash_key, range_key, kind in (
             ("schemas", "subject", "version", "N"),
             ("tables", "table", None, "S"),

@@ -188,4 +188,4 @@ def test_a_batch_that_does_not_end_in_time_is_dropped() -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert stop.requested
-    assert dropped.wait(5)
+    assert dropped.wait(60)

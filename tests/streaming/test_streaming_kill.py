@@ -31,7 +31,7 @@ def _killed(world: Any, job: Any, failpoint: str, through: int) -> bool:
     process = kill_driver.start(
         world.server.environment(), world.arguments(), now=job.clock.now, batches=8, failpoint=failpoint
     )
-    process.join(120)
+    process.join(300)
     assert process.exitcode in (0, -signal.SIGKILL), f"the driver ended with {process.exitcode}"
     job.clock.now += _STEP
     job.restart()

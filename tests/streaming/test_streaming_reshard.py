@@ -194,9 +194,9 @@ def test_a_stream_created_anew_is_read_from_its_beginning(world: Any, job: Any, 
     world.data(orders, 20, [{"id": 2}])
     kinesis = world.server.client("kinesis")
     kinesis.delete_stream(StreamName=world.stream)
-    kinesis.get_waiter("stream_not_exists").wait(StreamName=world.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 20})
+    kinesis.get_waiter("stream_not_exists").wait(StreamName=world.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
     kinesis.create_stream(StreamName=world.stream, ShardCount=1)
-    kinesis.get_waiter("stream_exists").wait(StreamName=world.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 20})
+    kinesis.get_waiter("stream_exists").wait(StreamName=world.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
     world.send(world.data(orders, 30, [{"id": 3}]), world.data(items, 20, [{"id": 8}]), world.progress(35))
     if refuses:
         job.wrap = Refusing

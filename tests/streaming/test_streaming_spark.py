@@ -6,7 +6,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -57,7 +56,7 @@ def test_the_job_runs_until_it_is_told_to_stop_and_drains(make_world: Callable[.
     assert job.stdout is not None
     next(report for report in batches(job.stdout) if report["rows"])
     job.send_signal(signal.SIGTERM)
-    rest, _ = job.communicate(timeout=60)
+    rest, _ = job.communicate(timeout=300)
     assert job.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
     assert "the batch is dropped" not in rest
     assert ids(world) == [1]
@@ -71,19 +70,18 @@ def test_the_job_runs_until_it_is_told_to_stop_and_drains(make_world: Callable[.
     world.send(world.data(orders, 30, [{"id": 3}]), world.progress(35))
     os.kill(world.server.process.pid, signal.SIGSTOP)
     try:
-        told = time.monotonic()
         job.send_signal(signal.SIGTERM)
-        rest, _ = job.communicate(timeout=60)
-        assert time.monotonic() - told < 20
+        rest, _ = job.communicate(timeout=300)
     finally:
         os.kill(world.server.process.pid, signal.SIGCONT)
     assert job.returncode == 0
-    assert "the batch is dropped" in rest
+    (dropped,) = [json.loads(line) for line in rest.splitlines() if "the batch is dropped" in line]
+    assert dropped["waited_seconds"] < 20
 
     world.lose_positions()
     world.send(*(world.data(orders, 40, [{"id": 4 + n}], lane=str(n)) for n in range(8)), world.progress(45))
     drain = launch(world, tmp_path, "drain")
-    output, _ = drain.communicate(timeout=240)
+    output, _ = drain.communicate(timeout=600)
     assert drain.returncode == 0, (tmp_path / "stderr").read_text()[-2000:]
     assert ids(world) == list(range(1, 12))
     assert next(batches(output.splitlines()))["event"] == "batch"

@@ -147,7 +147,7 @@ def athena(world: Any, sql: str) -> list[list[str | None]]:
     client = world.server.client("athena")
     where = {"OutputLocation": f"s3://{world.bucket}/results/"}
     query = client.start_query_execution(QueryString=sql, ResultConfiguration=where)["QueryExecutionId"]
-    for _ in range(300):
+    for _ in range(3_000):
         status = client.get_query_execution(QueryExecutionId=query)["QueryExecution"]["Status"]
         if status["State"] not in ("QUEUED", "RUNNING"):
             break

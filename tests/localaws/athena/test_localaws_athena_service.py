@@ -47,7 +47,7 @@ def start(aws: LocalAws, sql: str, output: str = "s3://results/x", **options: An
 
 def finished(aws: LocalAws, query_id: str) -> dict[str, Any]:
     client = aws.client("athena")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         execution: dict[str, Any] = client.get_query_execution(QueryExecutionId=query_id)["QueryExecution"]
         if execution["Status"]["State"] in FINAL:
