@@ -235,7 +235,8 @@ class FoldTotals:
 class FoldState:
     """What the fold keeps in the table. line: delta, base and history hold only positions at or below it.
 
-    erased_at, tidied_at: when the maintenance last rewrote something; history_from: from when on history is whole.
+    erased_at, tidied_at: when the maintenance last rewrote something; history_from: from when on history is whole. All
+    times are ISO, UTC.
     """
 
     line: Line = ORIGIN
