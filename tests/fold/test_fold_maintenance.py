@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -33,9 +34,9 @@ def fold(lake: Any, kind: str = "auto", now: datetime | None = None) -> run.Fold
     return run.fold_table(lake.aws.catalog, lake.source, lake.table, cut, kind, SETTINGS, now or datetime.now(UTC))
 
 
-def maintain(aws: LocalAws, *sources: str) -> list[dict[str, Any]]:
+def maintain(aws: LocalAws, *sources: str, bucket: str = "headrace-lake", more: Sequence[str] = ()) -> list[Any]:
     """A run of the job as a process of its own, as Glue has it; the events that it logs."""
-    words = ["--source", ",".join(sources), "--lake_bucket", "headrace-lake"]
+    words = ["--source", ",".join(sources), "--lake_bucket", bucket, *more]
     done = subprocess.run(
         [sys.executable, "-m", "glue_streaming.maintain_job", *words],
         env={**os.environ, **aws.environment(), "PYSPARK_SUBMIT_ARGS": f"--conf {SPARK} pyspark-shell"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import tempfile
 import threading
 import time
@@ -11,21 +12,23 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from glue_streaming import aws as glue_aws
-from glue_streaming import fold_job
+from glue_streaming import fold_job, maintain_job
 from glue_streaming.batch import Driver
 from glue_streaming.load import load_shard
 from glue_streaming.settings import parse_arguments
 from localaws.process import LocalAws
-from ops import tables
+from ops import erase, tables
 from ops.athena import Athena
 from ops.aws import Aws
 from ops.names import Names, databases
 from ops.postgres_server import PostgresServer
 from ops.verify import Verification, Verifier
 from producer.settings import load
+from tests.fold.test_fold_maintenance import maintain
 from tests.producer.conftest import Rig
 
 pytestmark = pytest.mark.slow
@@ -174,6 +177,32 @@ class LivePath:
         assert not self.failed, self.failed
         return found
 
+    def erase(self, table: str, key: str) -> None:
+        """Asks for it, carries it out, and lets the maintenance remove what is left, ten days later."""
+        erase.request(erase.Place(self.aws.client, SOURCE, Names()), table, [key], None, "anna")
+        item = {"job": "live-fold", "name": "longest_query_seconds", "value": "0"}
+        self.aws.client("dynamodb").put_item(
+            TableName=Names().dynamodb("settings"), Item={name: {"S": value} for name, value in item.items()}
+        )
+        words = ["--settle_seconds", "0", "--fold_job", "live-fold"]
+        erasures = ["--source", SOURCE, "--lake_bucket", Names().bucket, "--only", "erasures"]
+        assert maintain_job.main([*erasures, *words]) == 0
+        self.server.age_objects(Names().bucket, f"lake/{SOURCE}/", 10 * 86_400.0)
+        maintain(self.server, SOURCE, bucket=Names().bucket, more=words)
+
+    def tiers(self, table: str, key: str) -> set[str]:
+        """Where the lake has rows of the key."""
+        found = self.athena().run(f"SELECT DISTINCT _tier FROM {SOURCE}_lake.{table} WHERE id = {key}")
+        return {str(row[0]) for row in found.rows}
+
+    def objects(self, table: str, key: int) -> list[str]:
+        """The data files that hold the key, whether the table knows them or not."""
+        s3, bucket = self.aws.client("s3"), Names().bucket
+        pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"lake/{SOURCE}/{table}/")
+        names = [item["Key"] for page in pages for item in page["Contents"] if item["Key"].endswith(".parquet")]
+        bodies = {name: io.BytesIO(s3.get_object(Bucket=bucket, Key=name)["Body"].read()) for name in names}
+        return [n for n, body in bodies.items() if key in pq.read_table(body, columns=["id"])["id"].to_pylist()]
+
     def _arguments(self) -> list[str]:
         given = {"source": SOURCE, "stream_name": SOURCE, "lake_bucket": Names().bucket, "fold_horizon_seconds": "5"}
         return [word for name, value in given.items() for word in (f"--{name}", value)]
@@ -216,7 +245,8 @@ def _all_equal(path: LivePath) -> None:
 
 def test_lake_equals_the_source_at_the_end_of_the_path(path: LivePath) -> None:
     """Renamed, hidden and filtered tables, and those without a key, in the log, in delta and base; the agent is killed,
-    a table truncated, and the structure of one without a key changed, so that it is read anew."""
+    a table truncated, and the structure of one without a key changed, so that it is read anew; then a key is erased
+    and the maintenance runs: no file holds it any more, and all tables are still equal."""
     rig = path.rig
     rig.sql(SETUP + NOTES)
     agent = rig.start()
@@ -233,6 +263,12 @@ def test_lake_equals_the_source_at_the_end_of_the_path(path: LivePath) -> None:
         path.until_activated("notes", after=first)
         rig.sql(DELETES)
         path.fold("major", "orders", "notes")
-        rig.sql(DELETES)
+        rig.sql(DELETES + "DELETE FROM people WHERE id = 14;")
+        assert path.verify("clients").equal
+        assert path.tiers("clients", "14") == {"log", "delta", "base", "history"}
+        assert path.objects("clients", 14)
+        path.erase("clients", "14")
+        assert path.tiers("clients", "14") == set()
+        assert path.objects("clients", 14) == []
         _all_equal(path)
         assert not path.verify("clients", mask_columns={"card": 2}).equal
