@@ -77,7 +77,9 @@ class LocalLake:
         return layout
 
     def check(self) -> None:
-        """The one assertion of the design; and base and delta are files that share no key."""
+        """The one assertion of the design; base and delta are files that share no key; no two changes share a place."""
+        places = [(row["_era"], row["_lsn"], row["_idx"]) for tier in ("log", "history") for row in self.rows(tier)]
+        assert len(places) == len(set(places)), "two changes at one position"
         for tier in ("log", "delta", "base", "history", "staged"):
             rows = self.rows(tier)
             for row in rows:

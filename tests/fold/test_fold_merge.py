@@ -278,6 +278,21 @@ def test_a_row_whose_delete_was_lost_is_gone_behind_the_snapshot(in_folder: Call
     assert history == [("c", 5, 5), ("d", 9, 5), ("r", 9, 1)]
 
 
+def test_rows_of_a_later_snapshot_stay_staged(in_folder: Callable[[], Path]) -> None:
+    """In a file with rows of the one that is activated or in one of their own; its own activation then takes them."""
+    lake = lake_of(PLAIN, in_folder())
+    states = {
+        n: SnapshotState(low=c, groups=1, ended={0: EndedGroup(1, c, None, None, 1)}) for n, c in ((1, 10), (2, 20))
+    }
+    first = lake_row(1, 9, 0, "r", {"id": 1, "n": 1}, START)
+    lake.append("staged", [first, lake_row(1, 19, 0, "r", {"id": 2, "n": 2}, START)])
+    lake.activate(Line(1, 12), 1, states[1])
+    assert [row["id"] for row in lake.rows("base")] == [1]
+    assert [row["id"] for row in lake.rows("staged")] == [2]
+    lake.activate(Line(1, 22), 2, states[2])
+    assert [row["id"] for row in lake.rows("base")] == [2] and lake.rows("staged") == []
+
+
 @pytest.mark.parametrize("major", [False, True])
 def test_a_value_left_out_is_never_taken_from_before_a_delete(major: bool, in_folder: Callable[[], Path]) -> None:
     """Where the insert behind a delete is lost, an update's missing value is unknown: null, not the deleted row's."""
