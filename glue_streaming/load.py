@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
-import pyarrow as pa
 from pyiceberg.io import FileIO
 
-from glue_streaming import chain, claims, data_files, decode, holes
+from glue_streaming import chain, claims, holes
 from glue_streaming.chain import Duplicate, Fill, Gap, Lane, Load
-from glue_streaming.holes import Hole
+from glue_streaming.pending_rows import PendingRows
 from glue_streaming.raw import keep, stored
 from glue_streaming.shards import Record, fetch
 from glue_streaming.task import MAX_HOLES, GivenUp, LaneKey, Obstacle, Outcome, TableTask, Task, Unreadable
@@ -22,27 +20,9 @@ from schemas import control
 from schemas.block import Block, Kind
 from schemas.change_record import RESERVED_TABLES
 from schemas.errors import MalformedBlock, SchemasError
-from schemas.position import Line, Position
 
 _LAKE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,199}")
-_PENDING_BYTES: Final = 64 * 1024 * 1024
-"""A task writes its files once it holds so much: what a batch unpacks to is bounded, not only what it reads."""
-_MAX_ROWS_BYTES: Final = 1024 * 1024 * 1024
-_CELL_BYTES: Final = 8
 _SNAPSHOT_KINDS: Final = (Kind.SNAPSHOT, Kind.SNAPSHOT_END)
-
-
-@dataclass(frozen=True)
-class _Pending:
-    """A block whose rows are to be written: all of them, or those in (after, upto]."""
-
-    key: LaneKey
-    block: Block
-    raw: bytes
-    record: Record
-    after: Position | None = None
-    upto: Position | None = None
-    opened_at: str | None = None
 
 
 def load_shard(task: Task, kinesis: Any, s3: Any, io: FileIO) -> Outcome:
@@ -82,10 +62,9 @@ class _Work:
     """The records of one shard on their way into files."""
 
     def __init__(self, task: Task, s3: Any, io: FileIO) -> None:
-        self._task, self._s3, self._io = task, s3, io
+        self._task, self._s3 = task, s3
         self._outcome = Outcome(task.shard)
-        self._pending: dict[tuple[tuple[str, str], str, bytes], list[_Pending]] = defaultdict(list)
-        self._pending_bytes = 0
+        self._pending = PendingRows(task, io, self._outcome, self._keep_raw)
 
     def take(self, record: Record) -> None:
         self._outcome.blocks += 1
@@ -105,7 +84,7 @@ class _Work:
             self._in_lane(LaneKey(block.source, block.table, block.lane), block, record)
 
     def finish(self) -> Outcome:
-        self._write_pending()
+        self._pending.write()
         whole = [end for end in self._outcome.ends if not self._outcome.lanes[end[0]][0].holes]
         for key, _, _ in self._outcome.ends:
             lacking = self._outcome.lanes[key][0].holes
@@ -113,12 +92,6 @@ class _Work:
                 self._outcome.voids[key] = f"lane {key.lane} ended with a hole: {lacking[0].reason}"
         self._outcome.ends = whole
         return self._outcome
-
-    def _write_pending(self) -> None:
-        for (table, tier, fingerprint), pending in self._pending.items():
-            self._write(table, tier, fingerprint, pending)
-        self._pending.clear()
-        self._pending_bytes = 0
 
     def _progress(self, block: Block, record: Record) -> None:
         try:
@@ -204,32 +177,11 @@ class _Work:
                 self._hole(key, lane, verdict, block, record, reason)
                 return
             else:
-                self._queue(key, verdict, block, raw, record)
+                self._pending.add(key, verdict, block, raw, record)
         except SchemasError as error:
             self._hole(key, lane, verdict, block, record, str(error))
             return
         self._outcome.lanes[key] = (chain.advance(lane, verdict, block.last), record.sequence)
-
-    def _queue(self, key: LaneKey, verdict: chain.Verdict, block: Block, raw: bytes, record: Record) -> None:
-        tier = "staged" if block.kind is Kind.SNAPSHOT else "log"
-        pending = _Pending(key, block, raw, record)
-        if isinstance(verdict, Fill):
-            pending = replace(pending, after=verdict.hole.after, upto=verdict.upto, opened_at=verdict.hole.opened_at)
-        size = self._rows_bytes(key, block, raw)
-        if self._pending_bytes + size > _PENDING_BYTES:
-            self._write_pending()
-        self._pending[(key.source, key.table), tier, block.schema].append(pending)
-        self._pending_bytes += size
-
-    def _rows_bytes(self, key: LaneKey, block: Block, raw: bytes) -> int:
-        """About what the block's rows take in memory: in Arrow a null takes room that it does not take in Avro."""
-        if block.count > len(raw):
-            raise MalformedBlock(f"{len(raw)} bytes cannot hold the {block.count} records that the block counts")
-        columns = len(self._task.tables[key.source, key.table].writers[block.schema]["fields"])
-        size = len(raw) + block.count * columns * _CELL_BYTES
-        if size > _MAX_ROWS_BYTES:
-            raise MalformedBlock(f"its {block.count} rows would take {size} bytes of memory")
-        return size
 
     def _given_up(self, key: LaneKey, obstacle: Obstacle) -> GivenUp | None:
         """The obstacle, where it was tried in vain; otherwise the lane stops here."""
@@ -266,54 +218,6 @@ class _Work:
 
     def _keep_raw(self, source: str, record: Record, reason: str) -> str:
         return keep(self._s3, self._task.lake_bucket, source, self._task.shard, record, reason)
-
-    def _write(self, table: tuple[str, str], tier: str, fingerprint: bytes, pending: list[_Pending]) -> None:
-        shape = self._task.tables[table]
-        rows = list(self._decoded(table, tier, fingerprint, pending))
-        if not rows:
-            return
-        written = data_files.write(
-            pa.concat_tables(rows), schema=shape.schema, location=shape.location, tier=tier, io=self._io
-        )
-        if written is not None:
-            self._outcome.files.append((table, written))
-            self._outcome.rows += written.rows
-
-    def _decoded(
-        self, table: tuple[str, str], tier: str, fingerprint: bytes, pending: list[_Pending]
-    ) -> Iterator[pa.Table]:
-        """The rows of all blocks in one go; block by block where one of them does not read, or is needed in part."""
-        whole = [item for item in pending if item.upto is None]
-        parts = [item for item in pending if item.upto is not None]
-        try:
-            if whole:
-                yield self._rows(table, tier, fingerprint, whole)
-        except SchemasError as error:
-            self._outcome.stuck |= isinstance(error, decode.DecoderStuck)
-            parts = pending
-        for item in parts:
-            try:
-                decode.verify(self._task.tables[table].writers[fingerprint], item.block.count, item.raw)
-                yield decode.between(self._rows(table, tier, fingerprint, [item]), item.after, item.upto)
-            except SchemasError as error:
-                self._undecodable(item, str(error))
-
-    def _rows(self, table: tuple[str, str], tier: str, fingerprint: bytes, pending: Sequence[_Pending]) -> pa.Table:
-        shape = self._task.tables[table]
-        rows = decode.to_arrow(shape.writers[fingerprint], [(item.block.count, item.raw) for item in pending])
-        decode.check_positions(rows, [(item.block.count, item.block.first, item.block.last) for item in pending])
-        rows = decode.conform(rows, data_files.arrow_schema(shape.schema), self._task.batch, tier)
-        if shape.erasures is None or not shape.erasures.reach(Line(*min(item.block.first for item in pending)[:2])):
-            return rows
-        return shape.erasures.apply(rows, tier)
-
-    def _undecodable(self, item: _Pending, reason: str) -> None:
-        """A block that the chain let pass and that does not read: its lane went on, so its hole is added behind."""
-        lane, sequence = self._outcome.lanes[item.key]
-        where = self._keep_raw(item.key.source, item.record, reason)
-        after, last = (item.block.prev, item.block.last) if item.upto is None else (item.after, item.upto)
-        hole = Hole(item.key.lane, after, last, reason, item.opened_at or self._task.at, where)
-        self._outcome.lanes[item.key] = (replace(lane, holes=holes.add(lane.holes, hole)), sequence)
 
 
 def _check_names(block: Block, record: Record) -> None:

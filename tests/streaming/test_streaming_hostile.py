@@ -16,8 +16,9 @@ import pytest
 from backports import zstd
 from botocore.exceptions import ClientError
 
-from glue_streaming import claims, load
+from glue_streaming import claims, pending_rows
 from glue_streaming.holes import Hole
+from glue_streaming.pending_rows import PendingRows
 from glue_streaming.task import LaneKey, Outcome
 from schemas import block as blocks
 from schemas.block import Block, Codec, Kind
@@ -147,7 +148,7 @@ def test_an_absurd_count_is_a_hole_at_once(tmp_path: Path, count: int) -> None:
 
 def test_rows_that_would_not_fit_in_memory_are_a_hole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A null is a byte on the wire and more in memory."""
-    monkeypatch.setattr(load, "_MAX_ROWS_BYTES", 500)
+    monkeypatch.setattr(pending_rows, "_MAX_ROWS_BYTES", 500)
     outcome, ids, _ = loaded(*fuzz.chained(1), folder=tmp_path)
     assert ids == []
     assert "of memory" in only_hole(outcome).reason
@@ -156,14 +157,14 @@ def test_rows_that_would_not_fit_in_memory_are_a_hole(tmp_path: Path, monkeypatc
 def test_a_batch_that_unpacks_to_much_is_written_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a task holds at once is bounded by what it unpacks to; the rows are the same, in more files."""
     held = []
-    write = load._Work._write
+    write = PendingRows._write
 
     def watched(self: Any, *arguments: Any) -> None:
-        held.append(self._pending_bytes)
+        held.append(self._bytes)
         write(self, *arguments)
 
-    monkeypatch.setattr(load._Work, "_write", watched)
-    monkeypatch.setattr(load, "_PENDING_BYTES", 5_000)
+    monkeypatch.setattr(PendingRows, "_write", watched)
+    monkeypatch.setattr(pending_rows, "_PENDING_BYTES", 5_000)
     outcome, ids, _ = loaded(*fuzz.chained(20), folder=tmp_path)
     assert ids == list(range(160))
     assert len(outcome.files) > 2
