@@ -110,6 +110,15 @@ def declare_behind(lane: Lane, last: Position, reason: str, at: str) -> Lane | N
     return replace(lane, before=last, holes=holes.add(lane.holes, hole))
 
 
+def divide(lane: Lane, fill: Fill, reason: str, where: str) -> Lane:
+    """The lane whose hole the block could have filled, and does not: the hole's part up to the block's end stays open
+    for a reason of its own, and what lies behind it can still be filled by the blocks that follow. It is one with a
+    hole that it continues, so that bad blocks in a row do not become as many holes."""
+    bad = replace(fill.hole, last=fill.upto, reason=reason, where=where)
+    rest = () if fill.upto >= fill.hole.last else (replace(fill.hole, after=fill.upto),)
+    return replace(lane, holes=(*holes.add(holes.without(lane.holes, fill.hole), bad), *rest))
+
+
 def _fillable(lane: Lane, prev: Position | None, last: Position) -> Hole | None:
     """The hole with prev <= after < last; None as prev or as after stands for the lane's beginning in the era."""
     for hole in lane.holes:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 from pyiceberg.io import FileIO
 
-from glue_streaming import chain, claims, holes
+from glue_streaming import chain, claims
 from glue_streaming.chain import Duplicate, Fill, Gap, Lane, Load
 from glue_streaming.pending_rows import PendingRows
 from glue_streaming.raw import keep, stored
@@ -203,7 +202,7 @@ class _Work:
             return
         where = self._keep_raw(key.source, record, reason)
         if isinstance(verdict, Fill):
-            lane = _divided(lane, verdict, reason, where)
+            lane = chain.divide(lane, verdict, reason, where)
         else:
             lane = chain.declare(lane, block.last, reason, self._task.at, where)
         self._outcome.lanes[key] = (lane, record.sequence)
@@ -227,12 +226,3 @@ def _check_names(block: Block, record: Record) -> None:
         raise MalformedBlock(f"it says that it is of {wanted!r}, and came as one of {record.partition_key!r}")
     if (control.parse_snapshot_lane(block.lane) is not None) != (block.kind in _SNAPSHOT_KINDS):
         raise MalformedBlock(f"a block of kind {block.kind.value} cannot be in lane {block.lane!r}")
-
-
-def _divided(lane: Lane, fill: Fill, reason: str, where: str) -> Lane:
-    """The lane whose hole the block could have filled, and does not: the hole's part up to the block's end stays open
-    for a reason of its own, and what lies behind it can still be filled by the blocks that follow. It is one with a
-    hole that it continues, so that bad blocks in a row do not become as many holes."""
-    bad = replace(fill.hole, last=fill.upto, reason=reason, where=where)
-    rest = () if fill.upto >= fill.hole.last else (replace(fill.hole, after=fill.upto),)
-    return replace(lane, holes=(*holes.add(holes.without(lane.holes, fill.hole), bad), *rest))

@@ -11,7 +11,6 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from glue_streaming import chain, watermark
 from glue_streaming.chain import Duplicate, Fill, Gap, Lane, Load
-from glue_streaming.load import _divided
 from glue_streaming.state import StreamState, stream_state
 from schemas.control import LaneEnd, Progress
 from schemas.position import Line, Position
@@ -160,7 +159,7 @@ class Pipeline(RuleBasedStateMachine):
 
     def _given_up(self, lane: Lane, verdict: Load | Fill, block: _Block) -> Lane:
         if isinstance(verdict, Fill):
-            return _divided(lane, verdict, "unreadable", "where its bytes are")
+            return chain.divide(lane, verdict, "unreadable", "where its bytes are")
         return chain.declare(lane, block.last, "unreadable", _AT)
 
     def _keep(self, key: Key, lane: Lane) -> None:

@@ -12,7 +12,6 @@ from glue_streaming.chain import Duplicate, Fill, Gap
 from glue_streaming.commit import _StreamFence
 from glue_streaming.errors import StaleWriter
 from glue_streaming.fold import line as lines
-from glue_streaming.load import _divided
 from glue_streaming.state import Accepted, FoldState, StreamState, fold_state, stream_state
 from schemas.control import LaneEnd, Progress, SnapshotEnd, parse_snapshot_lane
 from schemas.position import ORIGIN, Line, Position
@@ -250,7 +249,7 @@ class Job:
         else:
             self._lake.raw.setdefault(block.key, []).append(replace(block, readable=True))
             if isinstance(verdict, Fill):
-                lane = _divided(lane, verdict, "unreadable", "where its bytes are")
+                lane = chain.divide(lane, verdict, "unreadable", "where its bytes are")
             else:
                 lane = draft.declare(lane, block.last, "unreadable")
         draft.lanes[lane.name] = (lane, "shard", str(self.pointers[block.key]))
