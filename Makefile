@@ -76,6 +76,7 @@ bench-agent: setup  ## the agent against Debezium Server and pg_recvlogical (WOR
 
 outage-agent: setup  ## Kinesis unreachable while a million changes arrive, the agent restarted twice (N=1000000)
 	HEADRACE_OUTAGE_CHANGES=$(or $(N),1000000) $(RUN)/pytest tests/producer/test_producer_outage.py
+
 bench-fold: setup  ## the fold against Iceberg's MERGE and rewrite_data_files (WORDS="--only merge", "--rows 20000")
 	$(RUN)/python -m bench.fold $(WORDS)
 
