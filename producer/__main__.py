@@ -28,7 +28,8 @@ Python's 700 that search was about a quarter of all CPU."""
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0 after an orderly stop, else as producer.errors says."""
     options = _options(arguments)
-    logs.configure(logging.DEBUG if options.verbose else logging.INFO)
+    usual = logging.ERROR if options.check else logging.INFO  # what is checked is said, not logged
+    logs.configure(logging.DEBUG if options.verbose else usual)
     try:
         configured = settings.load(options.config)
         source = _source(configured)

@@ -54,7 +54,8 @@ def _part(name: str, work: Callable[[], str]) -> Part:
 
 def _source(source: Source) -> str:
     source.check()
-    return f"ready, {len(source.tables())} tables: {', '.join(source.tables())}"
+    said = f"ready, {len(source.tables())} tables: {', '.join(source.tables())}"
+    return "\n        left out: ".join((said, *source.remarks().warnings))
 
 
 def _spool(settings: SpoolSettings) -> str:

@@ -17,7 +17,17 @@ from producer.postgres import load
 from producer.postgres.capture import Capture, Transfer
 from producer.postgres.catalog import Partition, Partitions, partition_news
 from producer.postgres.connection import reaching
-from producer.postgres.identity import CapturedTable, beat, check, drop_slot, follow, identify, prepare, reserve
+from producer.postgres.identity import (
+    CapturedTable,
+    Looked,
+    beat,
+    check,
+    drop_slot,
+    follow,
+    identify,
+    prepare,
+    reserve,
+)
 from producer.postgres.overlap import last_resent
 from producer.postgres.shaping import Shaping
 from producer.postgres.snapshot import open_snapshot, plan
@@ -48,7 +58,7 @@ class PostgresTables:
         self._lanes: dict[str, int] = {}
         self._priorities: dict[str, int] = {}
         self._transfer = Transfer()
-        self._problems: tuple[str, ...] = ()
+        self._left_out: tuple[str, ...] = ()
         self._partitions: Partitions = {}
         self._partitions_path = _beside(settings.spool.path, ".partitions.json")
         self._noted_partitions = ""
@@ -92,7 +102,7 @@ class PostgresTables:
         return reserve(self._source)
 
     def remarks(self) -> Remarks:
-        return Remarks(self._transfer.logical_messages, (*self._problems, *self._surplus.values()))
+        return Remarks(self._transfer.logical_messages, (*self._left_out, *self._surplus.values()))
 
     @_reached
     def beat(self) -> None:
@@ -113,6 +123,7 @@ class PostgresTables:
             anew.prepare()
             self._settings, self._names, self._source = anew._settings, anew._names, anew._source
             self._tables, self._lanes, self._priorities = anew._tables, anew._lanes, anew._priorities
+            self._left_out = anew._left_out
 
     @_reached
     def follow(self) -> Sequence[str]:
@@ -122,11 +133,7 @@ class PostgresTables:
     def _follow(self) -> Sequence[str]:
         self._note_partitions()
         followed = follow(self._source)
-        self._know(followed.tables)
-        if followed.problems != self._problems:
-            self._problems = followed.problems
-            for problem in followed.problems:
-                log.warning("a table is left out", extra={"cause": problem})
+        self._know(followed)
         names = {table.oid: table.lake_table for table in followed.tables}
         incomplete = set()
         for news in partition_news(self._partitions, followed.partitions):
@@ -205,9 +212,13 @@ class PostgresTables:
         slot = identify(self._source).slot
         return slot is not None and slot.active
 
-    def _know(self, tables: Sequence[CapturedTable]) -> None:
-        self._tables = {table.lake_table: table for table in tables}
-        for table in tables:
+    def _know(self, looked: Looked) -> None:
+        if looked.left_out != self._left_out:
+            self._left_out = looked.left_out
+            for cause in looked.left_out:
+                log.warning("a table is left out", extra={"cause": cause})
+        self._tables = {table.lake_table: table for table in looked.tables}
+        for table in looked.tables:
             entry = entry_of(table, self._source, self._settings.tables)
             self._lanes[table.lake_table] = entry.lanes
             self._priorities[table.lake_table] = entry.priority

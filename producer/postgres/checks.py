@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import psycopg
@@ -26,6 +26,8 @@ class FoundTable:
     it has none, or only a deferrable one: under it two rows may be one for a while. Under FULL the whole row does then.
     hidden_key: those of them that are generated and not published.
     odd_partitions: partitions whose updates and deletes would not carry that key.
+    published: in one of our publications. pattern: by which the configuration means it; None where it names it.
+    left_out: why it is not captured, and is in nobody's way.
     """
 
     oid: int
@@ -39,6 +41,9 @@ class FoundTable:
     odd_partitions: tuple[str, ...]
     readable: bool
     owned: bool
+    published: bool
+    pattern: str | None
+    left_out: tuple[str, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -52,12 +57,17 @@ class FoundTable:
 def captured_tables(connection: OrdinaryConnection, source: PostgresSource) -> list[FoundTable]:
     """The source's tables that the configuration names, by name; partitions count as their root table."""
     tables = []
+    publications = (source.publication, source.append_publication)
+    there = {table for publication in publications for table in catalog.published(connection, publication)}
     for oid, schema, name, identity, key, hidden, odd, readable, owned in connection.execute(_TABLES).fetchall():
         choice = source.choice(oid, schema, name)
         if choice is not None:
             lake_table = source.names.named(oid, schema, name).lake_table
             columns = tuple(key or ()), tuple(hidden or ()), tuple(odd)
-            found = FoundTable(oid, schema, name, lake_table, choice.append_only, identity, *columns, readable, owned)
+            found = FoundTable(
+                oid, schema, name, lake_table, choice.append_only, identity, *columns, readable, owned,
+                published=(schema, name) in there, pattern=choice.name if choice.is_pattern else None,
+            )  # fmt: skip
             tables.append(found)
     return tables
 
@@ -90,9 +100,35 @@ def publication_of(source: PostgresSource, append_only: bool) -> str:
     return source.append_publication if append_only else source.publication
 
 
-def problems(connection: OrdinaryConnection, source: PostgresSource) -> list[str]:
-    """Everything that stands in the way of capture, in the order in which it is best mended."""
+def sorted_out(connection: OrdinaryConnection, source: PostgresSource) -> list[FoundTable]:
+    """The tables that the configuration names; those that only a pattern matches are left out where they are hindered,
+    as a table is that comes while the agent runs. But a pattern is to capture something."""
     tables = captured_tables(connection, source)
+    found = {t.oid: hindrances(connection, source, t, tables) for t in tables if t.pattern is not None}
+    fruitful = {table.pattern for table in tables if not found.get(table.oid)}
+    return [
+        replace(table, left_out=tuple(found.get(table.oid, ()))) if table.pattern in fruitful else table
+        for table in tables
+    ]
+
+
+def hindrances(
+    connection: OrdinaryConnection, source: PostgresSource, table: FoundTable, tables: Sequence[FoundTable]
+) -> list[str]:
+    """Why the table cannot be captured, or not go on to be."""
+    if table.published:
+        harm = "; until then its updates and deletes may fail at the source, since it is published"
+        return [problem + harm for problem in identity_problems(table)]
+    return [
+        *identity_problems(table),
+        *rights_problems(connection, source, table),
+        *shaping_problems(connection, source, table),
+        *name_problems(table, tables),
+    ]
+
+
+def problems(connection: OrdinaryConnection, source: PostgresSource, tables: list[FoundTable]) -> list[str]:
+    """Everything that stands in the way of capture, in the order in which it is best mended."""
     return [problem for rule in _RULES for problem in rule(connection, source, tables)]
 
 
@@ -242,15 +278,14 @@ def _named(connection: OrdinaryConnection, source: PostgresSource, tables: list[
 
 
 def _each_table(connection: OrdinaryConnection, source: PostgresSource, tables: list[FoundTable]) -> Iterator[str]:
-    there = {
-        *catalog.published(connection, source.publication),
-        *catalog.published(connection, source.append_publication),
-    }
     for table in tables:
+        if table.left_out and not table.published:
+            continue
         yield from rights_problems(connection, source, table)
-        yield from identity_problems(table)
+        if not table.left_out:
+            yield from identity_problems(table)
         yield from shaping_problems(connection, source, table)
-        if (table.schema, table.name) not in there:
+        if not table.published:
             yield from name_problems(table, tables)
 
 

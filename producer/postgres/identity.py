@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import psycopg
@@ -15,12 +15,10 @@ from producer.postgres.catalog import Partitions, partitions, published
 from producer.postgres.checks import (
     FoundTable,
     captured_tables,
-    identity_problems,
-    name_problems,
+    hindrances,
     problems,
     publication_of,
-    rights_problems,
-    shaping_problems,
+    sorted_out,
 )
 from producer.postgres.connection import (
     HEARTBEAT,
@@ -75,12 +73,12 @@ class CapturedTable:
 
 
 @dataclass(frozen=True)
-class Followed:
-    """What is captured now, why tables that match are not, and the partitions of those that have some."""
+class Looked:
+    """What is captured, why tables that match are left out, and (only `follow` looks) the partitions."""
 
     tables: tuple[CapturedTable, ...]
-    problems: tuple[str, ...]
-    partitions: Partitions
+    left_out: tuple[str, ...] = ()
+    partitions: Partitions = field(default_factory=dict)
 
 
 def identify(source: PostgresSource) -> Identity:
@@ -146,49 +144,47 @@ def drop_slot(source: PostgresSource) -> bool:
     return True
 
 
-def check(source: PostgresSource) -> tuple[CapturedTable, ...]:
+def check(source: PostgresSource) -> Looked:
     """The tables that will be captured. Raises SourceRefused with every problem and the statement that mends it."""
     with connect(source.dsn) as connection:
-        found = problems(connection, source)
-        if found:
-            raise SourceRefused(f"source {source.name} is not ready", found)
-        return tuple(map(_captured, captured_tables(connection, source)))
+        tables = sorted_out(connection, source)
+        found = problems(connection, source, tables)
+    if found:
+        raise SourceRefused(f"source {source.name} is not ready", found)
+    good = tuple(_captured(table) for table in tables if not table.left_out)
+    return Looked(good, tuple(why for table in tables for why in table.left_out))
 
 
-def prepare(source: PostgresSource) -> tuple[CapturedTable, ...]:
+def prepare(source: PostgresSource) -> Looked:
     """Checks, then makes the publications and the slot where they are missing. Idempotent.
 
     A slot that is missing although the spool knows one means lost changes: the caller looks with `identify` first.
     Publications come before the slot, because the slot reads the catalog as it was where it starts.
     """
-    tables = check(source)
-    for table in tables:
+    looked = check(source)
+    for table in looked.tables:
         source.names.bind(table.oid, table.schema, table.name)
     with connect(source.dsn) as connection:
-        _publish(connection, source, tables)
+        _publish(connection, source, looked.tables)
         missing = _slot(connection, source.slot) is None
     if missing:
         _create_slot(source)
-    return tables
+    return looked
 
 
-def follow(source: PostgresSource) -> Followed:
+def follow(source: PostgresSource) -> Looked:
     """Publishes the tables that came since and match the configuration; for while the stream runs. Idempotent.
 
     A table that cannot be captured is left out, with the reasons, and the others go on. Raises SourceUnreachable.
     """
-    problems: list[str] = []
+    left_out: list[str] = []
     good: list[CapturedTable] = []
     with connect(source.dsn) as connection:
         try:
             tables = captured_tables(connection, source)
-            there = {*published(connection, source.publication), *published(connection, source.append_publication)}
             for table in tables:
-                ours = (table.schema, table.name) in there
-                found = [*identity_problems(table), *([] if ours else rights_problems(connection, source, table))]
-                found += [] if ours else [*shaping_problems(connection, source, table), *name_problems(table, tables)]
-                harm = "; until then its updates and deletes may fail at the source, since it is published"
-                problems += [problem + harm if ours else problem for problem in found]
+                found = hindrances(connection, source, table, tables)
+                left_out += found
                 if not found:
                     named = source.names.bind(table.oid, table.schema, table.name)
                     good.append(replace(_captured(table), lake_table=named.lake_table))
@@ -196,7 +192,7 @@ def follow(source: PostgresSource) -> Followed:
             found_partitions = partitions(connection, [table.oid for table in good])
         except psycopg.Error as error:  # a lock that is held, a table that went meanwhile: the next time will do
             raise SourceUnreachable(f"new tables cannot be published now: {str(error).strip()}") from error
-    return Followed(tuple(good), tuple(problems), found_partitions)
+    return Looked(tuple(good), tuple(left_out), found_partitions)
 
 
 def _captured(table: FoundTable) -> CapturedTable:

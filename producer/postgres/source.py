@@ -24,6 +24,10 @@ class TableChoice:
     exclude: tuple[str, ...] = ()
     shaping: Shaping = AS_IT_IS
 
+    @property
+    def is_pattern(self) -> bool:
+        return any(sign in self.name for sign in "*?[")
+
     def matches(self, schema: str, table: str) -> bool:
         return _meets(schema, table, self.name) and not any(_meets(schema, table, name) for name in self.exclude)
 

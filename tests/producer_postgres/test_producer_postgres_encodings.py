@@ -68,7 +68,7 @@ def test_text_arrives_as_utf8_or_not_at_all(encoded: tuple[Any, str], datum: Dat
     up, encoding = encoded
     name = "größe".encode("latin-1") if encoding == "LATIN1" else b"size"
     run(up, b"CREATE TABLE a (id int PRIMARY KEY, %s text, b text[])" % name)
-    tables = [table.name for table in prepare(up.source)]
+    tables = [table.name for table in prepare(up.source).tables]
     assert tables == ["a"]
     value = "Käse".encode("latin-1")
     run(up, b"INSERT INTO a VALUES (1, '%s', ARRAY['%s']), (2, 'plain', NULL)" % (value, value))

@@ -207,4 +207,4 @@ def test_a_source_is_ready_again_once_its_partitions_are_mended(chosen: Make) ->
     """Following the remedy makes the refusal go."""
     up = chosen(*REFUSED["a partition without identity"][0])
     up.run(refusal(up).partition(": ")[2])
-    assert [table.name for table in prepare(up.source)] == ["a"]
+    assert [table.name for table in prepare(up.source).tables] == ["a"]

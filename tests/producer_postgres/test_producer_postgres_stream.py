@@ -292,7 +292,7 @@ def test_prepare_adds_tables_and_changes_nothing_else(prepared: Make) -> None:
     up = prepared("CREATE TABLE a (id int PRIMARY KEY)")
     slot = identify(up.source).slot
     up.run("CREATE TABLE b (id int PRIMARY KEY)")
-    tables = prepare(replace(up.source))
+    tables = prepare(replace(up.source)).tables
     assert [table.lake_table for table in tables] == ["a", "b", "headrace_tests_mark"]
     assert identify(up.source).slot == slot
     with up.capturing() as drain:

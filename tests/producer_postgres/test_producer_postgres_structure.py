@@ -54,7 +54,7 @@ def test_a_renamed_table_keeps_its_lake_table(named: Make, datum: Datum, tmp_pat
     again = BoundNames(tmp_path / "tables.json")
     again.enter("1")
     up.source = replace(up.source, names=again)
-    assert [(table.schema, table.name, table.lake_table) for table in check(up.source)][1:] == [("s", "b", "a")]
+    assert [(table.schema, table.name, table.lake_table) for table in check(up.source).tables][1:] == [("s", "b", "a")]
     with open_snapshot(up.source, "s", "b", era=1) as snapshot:
         assert snapshot.schema.table == "a"
         assert len(list(snapshot.rows)) == 3
@@ -101,7 +101,7 @@ def test_a_table_that_cannot_be_captured_is_left_out_and_harms_nobody(named: Mak
     up.run("CREATE TABLE keyless (x int)", "CREATE TABLE b (id int PRIMARY KEY)")
     followed = follow(up.source)
     assert [table.lake_table for table in followed.tables] == ["a", "b", "headrace_tests_mark"]
-    (problem,) = followed.problems
+    (problem,) = followed.left_out
     assert "keyless has no key" in problem
     up.run("INSERT INTO keyless VALUES (1)", "UPDATE keyless SET x = 2")
 
@@ -112,7 +112,7 @@ def test_a_captured_table_that_loses_its_key_is_named(named: Make) -> None:
     up.run("ALTER TABLE a DROP CONSTRAINT a_pkey")
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="replica identity"):
         up.run("UPDATE a SET id = 2")
-    (problem,) = follow(up.source).problems
+    (problem,) = follow(up.source).left_out
     assert "no key to tell its rows apart" in problem
     assert "fail at the source, since it is published" in problem
 
@@ -132,7 +132,7 @@ def test_a_restart_does_not_ask_for_a_table_that_was_dropped(named: Make) -> Non
     chosen = tuple(TableChoice(f"public.{name}") for name in ("a", "b", "headrace_tests_mark"))
     up = named("CREATE TABLE a (id int PRIMARY KEY)", "CREATE TABLE b (id int PRIMARY KEY)", tables=chosen)
     up.run("DROP TABLE a")
-    assert [table.lake_table for table in check(up.source)] == ["b", "headrace_tests_mark"]
+    assert [table.lake_table for table in check(up.source).tables] == ["b", "headrace_tests_mark"]
     up.source = replace(up.source, tables=(*chosen, TableChoice("public.never")))
     with pytest.raises(SourceRefused, match=r"no table matches public\.never"):
         check(up.source)

@@ -106,7 +106,7 @@ def test_full_is_all_that_is_asked_for(upstream: Any) -> None:
         "ALTER TABLE parts1 REPLICA IDENTITY FULL",
     )
     upstream.choose(TableChoice("public.*"))
-    assert {"later", "notes", "parts"} <= {table.name for table in check(upstream.source)}
+    assert {"later", "notes", "parts"} <= {table.name for table in check(upstream.source).tables}
 
 
 def test_a_change_without_the_whole_old_row_is_a_hole(prepared: Make, datum: Datum) -> None:
@@ -121,7 +121,7 @@ def test_a_change_without_the_whole_old_row_is_a_hole(prepared: Make, datum: Dat
         "ALTER TABLE parts1 REPLICA IDENTITY FULL",
     )
     up.run("ALTER TABLE parts1 ADD PRIMARY KEY (x)", "ALTER TABLE parts1 REPLICA IDENTITY DEFAULT")
-    (problem,) = follow(up.source).problems
+    (problem,) = follow(up.source).left_out
     assert "ALTER TABLE parts1 REPLICA IDENTITY FULL;" in problem
     up.run("INSERT INTO parts SELECT n, n FROM generate_series(1, 60) n")
     up.run("UPDATE parts SET v = 0 WHERE x = 1", "DELETE FROM parts WHERE x = 2")
@@ -167,7 +167,7 @@ def test_losing_the_identity_fails_at_the_source_and_is_told(prepared: Make) -> 
     up.run("ALTER TABLE notes REPLICA IDENTITY DEFAULT")
     with pytest.raises(psycopg.errors.ObjectNotInPrerequisiteState, match="replica identity"):
         up.run("DELETE FROM notes")
-    (problem,) = follow(up.source).problems
+    (problem,) = follow(up.source).left_out
     assert "REPLICA IDENTITY FULL" in problem and "fail at the source" in problem
     with up.capturing() as drain:
         up.run("INSERT INTO notes VALUES (2, 'b')", "ALTER TABLE notes REPLICA IDENTITY FULL", "DELETE FROM notes")
