@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from rich.console import Console
 
-from ops import cost_verb, cut_verb, erase, fold, holes_verb, parts, query, stack, status, up, verify
-from ops.athena import Athena
-from ops.aws import Aws
-from ops.demo import run as demo
-from ops.errors import OpsError
-from ops.names import Names
-from ops.postgres_server import PostgresFailed
-from producer import __main__ as agent
+from ops.errors import OpsError, PostgresFailed
+
+# A verb's modules (Spark's, Arrow's, boto3's among them) are imported by that verb only: `headrace --help` would
+# need seconds of CPU otherwise.
 
 _DEFAULT_STACK = "local"
 _WIDE = 200
@@ -29,7 +27,8 @@ _TERRAFORM = "everything made by terraform/, IAM enforced, each process in its o
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one verb; an error that a user can act on is printed as one message, without a trace."""
-    arguments = _parser().parse_args(words)
+    words = sys.argv[1:] if words is None else words
+    arguments = _parser(words).parse_args(words)
     console = Console(stderr=True, highlight=False)
     signal.signal(signal.SIGTERM, _interrupted)  # so that a demo that is told to stop stops what it started
     try:
@@ -57,12 +56,28 @@ def _interrupted(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(words: Sequence[str]) -> argparse.ArgumentParser:
+    """Only the verbs that are among the words get words of their own."""
     parser = argparse.ArgumentParser(prog="headrace", description="Carries a database's changes into a data lake.")
     parser.add_argument("--stack", help="which stack on this machine; needed only where several run")
     verbs = parser.add_subparsers(required=True, metavar="verb")
+    for name, (text, add_words) in _VERBS.items():
+        verb = verbs.add_parser(name, help=text, description=text)
+        if name in words:
+            add_words(verb)
+    return parser
 
-    verb = verbs.add_parser("demo", help="real changes from PostgreSQL to Athena, proven equal to the source")
+
+AddWords = Callable[[argparse.ArgumentParser], None]
+
+
+def _words_of(module: str) -> AddWords:
+    return lambda verb: importlib.import_module(module).add_words(verb)
+
+
+def _demo_words(verb: argparse.ArgumentParser) -> None:
+    from ops.demo import run as demo
+
     verb.add_argument("--seconds", type=float, default=demo.LOAD_SECONDS, help="how long the load runs")
     verb.add_argument("--rate", type=float, default=demo.RATE, help="pgbench's transactions a second")
     verb.add_argument("--keep", action="store_true", help="leave the stack running at the end")
@@ -70,15 +85,20 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--terraform", action="store_true", help=_TERRAFORM)
     verb.set_defaults(verb=_demo)
 
-    verb = verbs.add_parser("up", help="start the whole path on this machine and leave it running")
+
+def _up_words(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--terraform", action="store_true", help=_TERRAFORM)
     verb.set_defaults(verb=_up)
 
-    verb = verbs.add_parser("down", help="stop all stacks, or the one that --stack names; no process and no port stays")
+
+def _down_words(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--remove", action="store_true", help="delete what they kept as well, of stopped ones too")
     verb.set_defaults(verb=_down)
 
-    verb = verbs.add_parser("query", help="run a statement through Athena")
+
+def _query_words(verb: argparse.ArgumentParser) -> None:
+    from ops.names import Names
+
     verb.add_argument("sql")
     verb.add_argument("--aws", action="store_true", help="the AWS account of the environment, not a stack here")
     verb.add_argument("--database", help="where names without a database are looked up")
@@ -88,39 +108,52 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument("--csv", action="store_true")
     verb.set_defaults(verb=_query)
 
-    verb = verbs.add_parser("status", help="where the changes are on their path; or every part of a deployment")
+
+def _status_words(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--deployment", help="the parts of this deployment, by its Terraform variable `name`")
     verb.add_argument("--endpoint-url", help="with --deployment: the laptop's AWS, not the environment's account")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(verb=_status)
 
-    verb = verbs.add_parser("cost", help="the monthly bill by component, for a load that you state")
-    cost_verb.add_options(verb)
-    verb.set_defaults(verb=cost_verb.run)
 
-    verb = verbs.add_parser("agent", help="the agent itself, in this process; --check says whether it could run")
+def _agent_words(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--config", type=Path, help="its TOML file; without one, that of the stack")
     verb.add_argument("--check", action="store_true", help="say of every part whether it is ready; change nothing")
     verb.set_defaults(verb=_agent)
 
-    verb = verbs.add_parser("verify", help="compare every table with the source, row by row and value by value")
+
+def _verify_words(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("tables", nargs="*", help="lake tables; all without one")
     verb.add_argument("--json", action="store_true")
     verb.set_defaults(verb=_verify)
 
-    holes_verb.add_words(verbs)
-    erase.add_words(verbs)
-    fold.add_words(verbs)
-    cut_verb.add_words(verbs)
-    return parser
+
+_VERBS: Final[Mapping[str, tuple[str, AddWords]]] = {
+    "demo": ("real changes from PostgreSQL to Athena, proven equal to the source", _demo_words),
+    "up": ("start the whole path on this machine and leave it running", _up_words),
+    "down": ("stop all stacks, or the one that --stack names; no process and no port stays", _down_words),
+    "query": ("run a statement through Athena", _query_words),
+    "status": ("where the changes are on their path; or every part of a deployment", _status_words),
+    "cost": ("the monthly bill by component, for a load that you state", _words_of("ops.cost_verb")),
+    "agent": ("the agent itself, in this process; --check says whether it could run", _agent_words),
+    "verify": ("compare every table with the source, row by row and value by value", _verify_words),
+    "holes": ("what is missing from which table, and what mends it", _words_of("ops.holes_verb")),
+    "erase": ("remove every version of a key from the lake (a data subject's request)", _words_of("ops.erase")),
+    "fold": ("fold what is due; or, with --plan, say what is, why, its cost and its gain", _words_of("ops.fold")),
+    "cut": ("the views of whole transactions: what holds them, and who is out of them", _words_of("ops.cut_verb")),
+}
 
 
 def _demo(arguments: argparse.Namespace, console: Console) -> int:
+    from ops.demo import run as demo
+
     options = demo.Options(arguments.seconds, arguments.rate, arguments.keep, arguments.json, arguments.terraform)
     return demo.run(arguments.stack or "demo", options, console)
 
 
 def _up(arguments: argparse.Namespace, console: Console) -> int:
+    from ops import stack, up
+
     def tell(line: str) -> None:
         console.print(f"  {line}", markup=False, soft_wrap=True)
 
@@ -142,6 +175,8 @@ def _up(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _down(arguments: argparse.Namespace, console: Console) -> int:
+    from ops import stack
+
     stacks = [found for found in stack.all_stacks() if arguments.stack in (None, found.facts.name)]
     for found in stacks:
         if found.running():
@@ -156,6 +191,10 @@ def _down(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _query(arguments: argparse.Namespace, console: Console) -> int:
+    from ops import query, stack
+    from ops.athena import Athena
+    from ops.aws import Aws
+
     if arguments.aws:
         athena = Athena(Aws(None).client("athena"), arguments.workgroup, arguments.database)
     else:
@@ -171,6 +210,8 @@ def _query(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _status(arguments: argparse.Namespace, console: Console) -> int:
+    from ops import stack, status
+
     if arguments.deployment:
         return _deployment_status(arguments, console)
     found = stack.find(arguments.stack)
@@ -185,6 +226,9 @@ def _status(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _deployment_status(arguments: argparse.Namespace, console: Console) -> int:
+    from ops import parts
+    from ops.aws import Aws
+
     aws = Aws(arguments.endpoint_url)
     found = parts.look(aws, parts.wanted(parts.read_deployment(aws, arguments.deployment)))
     if arguments.json:
@@ -196,15 +240,21 @@ def _deployment_status(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _agent(arguments: argparse.Namespace, _console: Console) -> int:
+    from ops import stack
+    from producer import __main__ as agent
+
     config, words = arguments.config, ["--check"] if arguments.check else []
     if config is None:
-        found = stack.find(arguments.stack)
-        config = found.agent_config
-        os.environ.update(found.agent_environment())
+        config = stack.find(arguments.stack).agent_config
+    for found in stack.all_stacks():
+        if found.agent_config == config.resolve():  # its AWS knows nobody else
+            os.environ.update(found.agent_environment())
     return agent.main(["--config", str(config), *words])
 
 
 def _verify(arguments: argparse.Namespace, console: Console) -> int:
+    from ops import stack, verify
+
     found = stack.find(arguments.stack)
     result = verify.of(found).run(arguments.tables)
     if arguments.json:

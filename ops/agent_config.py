@@ -36,9 +36,10 @@ def text(stack: Stack) -> str:
 
 
 def write(stack: Stack) -> None:
-    """Writes agent.toml and makes the spool's folder."""
+    """Writes agent.toml, unless it is there with what its user made of it, and makes the spool's folder."""
     (stack.folder / "spool").mkdir(parents=True, exist_ok=True)
-    stack.agent_config.write_text(text(stack))
+    if not stack.agent_config.exists():
+        stack.agent_config.write_text(text(stack))
 
 
 def _lines(values: dict[str, object]) -> list[str]:

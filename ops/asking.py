@@ -24,11 +24,15 @@ class Clients(Protocol):
 def plain(words: Any, name: str, text: str) -> argparse.ArgumentParser:
     """A verb that looks at a source, here or on AWS."""
     word: argparse.ArgumentParser = words.add_parser(name, help=text)
+    add_place(word)
+    return word
+
+
+def add_place(word: argparse.ArgumentParser) -> None:
     word.add_argument("--json", action="store_true")
     word.add_argument("--aws", action="store_true", help="the AWS account of the environment, not a stack here")
     word.add_argument("--source", help="the source; needed with --aws")
     word.add_argument("--prefix", default=Names().prefix, help="the deployment's name")
-    return word
 
 
 def request(words: Any, name: str, text: str) -> argparse.ArgumentParser:

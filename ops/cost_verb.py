@@ -17,7 +17,7 @@ from ops import cost, load
 _TYPES = {"int": int, "float": float, "str": str}
 
 
-def add_options(verb: argparse.ArgumentParser) -> None:
+def add_words(verb: argparse.ArgumentParser) -> None:
     """The options; a figure that is not given is Terraform's, or else the default."""
     verb.add_argument("--json", action="store_true")
     verb.add_argument("--compare", action="store_true", help="the same load with typical choices made otherwise")
@@ -36,6 +36,7 @@ def add_options(verb: argparse.ArgumentParser) -> None:
             metavar=None if option.metadata["choices"] else "N",
             help=f"{option.metadata['help']} ({_told(option)})",
         )
+    verb.set_defaults(verb=run)
 
 
 def run(arguments: argparse.Namespace, console: Console) -> int:

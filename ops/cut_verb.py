@@ -13,9 +13,8 @@ from ops import asking, holes, tables
 from ops.holes import Place
 
 
-def add_words(verbs: Any) -> None:
-    """Adds `cut` and its own verbs to the command's parser."""
-    group = verbs.add_parser("cut", help="the views of whole transactions: what holds them, and who is out of them")
+def add_words(group: argparse.ArgumentParser) -> None:
+    """Adds the verbs of `cut`."""
     words = group.add_subparsers(required=True, metavar="show | exclude | include")
 
     word = asking.plain(words, "show", "how far the cut is, what holds it back, and which tables are out of it")

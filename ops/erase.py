@@ -59,8 +59,7 @@ class LastDates:
     query_results: datetime | None
 
 
-def add_words(verbs: Any) -> None:
-    word = verbs.add_parser("erase", help="remove every version of a key from the lake (a data subject's request)")
+def add_words(word: argparse.ArgumentParser) -> None:
     word.add_argument("--table", required=True, help="the lake table, as headrace status names it")
     word.add_argument(
         *("--key", "-k"), action="append", required=True, metavar="COLUMN=VALUE",
@@ -68,11 +67,11 @@ def add_words(verbs: Any) -> None:
     )  # fmt: skip
     word.add_argument("--through", help="up to this line, ERA:LSN; up to what the lake holds now without it")
     word.add_argument("--by", default=holes.whoever(), help="who asks; this user's name otherwise")
-    word.add_argument("--wait", type=float, default=WAIT_SECONDS, help="seconds to wait for the run; 0: none")
-    word.add_argument("--json", action="store_true")
-    word.add_argument("--aws", action="store_true", help="the AWS account of the environment, not a stack here")
-    word.add_argument("--source", help="the source; needed with --aws")
-    word.add_argument("--prefix", default=Names().prefix, help="the deployment's name")
+    word.add_argument(
+        "--wait", type=float, default=WAIT_SECONDS,
+        help="seconds to wait for the run; 0: only leave the request, which the daily maintenance carries out",
+    )  # fmt: skip
+    asking.add_place(word)
     word.set_defaults(verb=run)
 
 
@@ -125,6 +124,11 @@ def key_values(given: Sequence[str], columns: Sequence[str], types: Mapping[str,
     """The values by column, in the key's order; a table without a key takes any columns. Pure."""
     pairs = [item.partition("=") for item in given]
     if len(columns) == 1 and len(given) == 1 and not (pairs[0][1] and pairs[0][0] in types):
+        if pairs[0][1] and pairs[0][0].isidentifier():
+            raise NotApplicable(
+                f"the table has no column {pairs[0][0]}: the key is to be given as --key {columns[0]}=..., also where"
+                f" the value itself holds a =, as in --key {columns[0]}={given[0]}"
+            )
         return {columns[0]: given[0]}
     found = {name: value for name, equals, value in pairs if equals and name in types}
     wanted = columns or tuple(found)
@@ -208,11 +212,19 @@ def to_json(record: Record, dates: LastDates) -> dict[str, Any]:
 
 def show(record: Record, dates: LastDates, console: Console) -> None:
     report = record.report or {}
-    state = f"done at {record.done_at}" if record.done_at else "not done: rows wait for a fold, or for the next run"
+    state = (
+        f"done at {record.done_at}"
+        if record.done_at
+        else "not done: rows wait for a fold, or for the next run (the daily maintenance; the same words start one)"
+    )
     lines = [f"{record.table}: erased up to {record.erasure.through}, {state}"]
     lines += [f"  {name.replace('_', ' ')}: {count}" for name, count in sorted(report.items())]
     if record.done_at and not report:
         lines.append("  no row of the key was found")
+    lines.append(
+        "if the source still has the row, the lake lacks it until its next change or snapshot brings it back: delete it"
+        " at the source first (docs/erasure.md)"
+    )
     lines.append("the last copies are gone from")
     words = {
         "snapshots": "states that a query may still read",

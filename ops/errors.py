@@ -42,3 +42,7 @@ class QueryFailed(OpsError):
 
 class TookTooLong(OpsError):
     exit_code = 4
+
+
+class PostgresFailed(Exception):
+    pass

@@ -45,8 +45,8 @@ class Seen:
         return {"table": self.table, "due": due, "why": why, **said, "amplification": asdict(self.amplification)}
 
 
-def add_words(verbs: Any) -> None:
-    word = asking.plain(verbs, "fold", "fold what is due; or, with --plan, say what is, why, its cost and its gain")
+def add_words(word: argparse.ArgumentParser) -> None:
+    asking.add_place(word)
     word.add_argument("tables", nargs="*", metavar="TABLE", help="lake tables; all without one")
     word.add_argument("--plan", action="store_true", help="only say what would be done")
     word.add_argument("--kind", choices=("minor", "major"), help="whatever can be taken up; otherwise what pays")

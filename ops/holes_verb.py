@@ -5,16 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from datetime import UTC, datetime
-from typing import Any
 
 from rich.console import Console
 
 from ops import asking, holes
 
 
-def add_words(verbs: Any) -> None:
-    """Adds `holes` and its own verbs to the command's parser."""
-    group = verbs.add_parser("holes", help="what is missing from which table, and what mends it")
+def add_words(group: argparse.ArgumentParser) -> None:
+    """Adds the verbs of `holes`."""
     words = group.add_subparsers(required=True, metavar="list | show | resend | replay | resnapshot | accept")
 
     word = asking.plain(words, "list", "every open hole, with what can mend it")

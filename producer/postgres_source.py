@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 
@@ -69,15 +70,15 @@ class PostgresTables:
         """Tables are looked for under one configuration at a time, since the names that are bound lie in one file."""
 
     @_reached
-    def check(self) -> None:
+    def check(self, *, beside_agent: bool = False) -> None:
         """After a crash the server may take a moment to see that the slot's last reader is gone."""
         deadline = time.monotonic() + SLOT_PATIENCE_SECONDS
-        while self._slot_is_read() and time.monotonic() < deadline:
+        while not beside_agent and self._slot_is_read() and time.monotonic() < deadline:
             time.sleep(0.1)
         system_id = identify(self._source).system_id
         self._names.enter(system_id)
         self._remember_partitions(system_id)
-        self._know(check(self._source))
+        self._know(check(replace(self._source, slot_is_ours=beside_agent)))
 
     @_reached
     def find(self) -> Found:

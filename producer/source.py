@@ -40,8 +40,11 @@ class Capturing(Protocol):
 class Source(Protocol):
     """A source database. Every call may raise SourceUnreachable; `check` and `prepare` raise SourceRefused."""
 
-    def check(self) -> None:
-        """Everything that must hold before a start, all problems together. Changes nothing."""
+    def check(self, *, beside_agent: bool = False) -> None:
+        """Everything that must hold before a start, all problems together. Changes nothing.
+
+        beside_agent: while an agent of the same configuration reads the source, which is then no problem.
+        """
         ...
 
     def find(self) -> Found:

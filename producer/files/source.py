@@ -40,7 +40,7 @@ class FolderTables:
         self._ledger_path = Path(f"{settings.spool.path}.files")
         self._opened: Ledger | None = None
 
-    def check(self) -> None:
+    def check(self, *, beside_agent: bool = False) -> None:
         """All problems of the folders together."""
         problems = []
         folder, archive = self._files.folder, self._files.archive

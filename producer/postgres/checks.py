@@ -342,7 +342,7 @@ def _slot(connection: OrdinaryConnection, source: PostgresSource, tables: list[F
         yield f"slot {source.slot} was invalidated, changes are lost: {drop} then start the agent with --new-era"
     elif two_phase:
         yield f"slot {source.slot} decodes prepared transactions: {drop} then start the agent with --new-era"
-    elif active_pid is not None:
+    elif active_pid is not None and not source.slot_is_ours:
         yield (
             f"slot {source.slot} is in use by process {active_pid}: stop the other agent, or "
             f"SELECT pg_terminate_backend({active_pid});"

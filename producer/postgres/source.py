@@ -37,7 +37,7 @@ class PostgresSource:
     """A database and what to capture of it. The password comes from the environment or a pgpass file.
 
     hash_key: what columns are hashed with. streamed: a folder for transactions that the source streams before they
-    commit; None: it keeps them until then.
+    commit; None: it keeps them until then. slot_is_ours: whoever reads the slot now is no other agent.
     """
 
     name: str
@@ -48,6 +48,7 @@ class PostgresSource:
     names: TableNames = field(default_factory=CurrentNames, compare=False)
     streamed: Path | None = None
     hash_key: bytes = field(default=b"", repr=False)
+    slot_is_ours: bool = False
 
     @property
     def append_publication(self) -> str:

@@ -114,6 +114,10 @@ class BoundNames:
                 self._write({**self._bound, oid: named})
         return named
 
+    def lake_tables(self) -> dict[int, str]:
+        """What every table that was ever captured is called in the lake, by its oid."""
+        return {oid: named.lake_table for oid, named in self._bound.items()}
+
     def known(self) -> Iterable[tuple[str, str]]:
         return [(named.schema, named.table) for named in self._bound.values()]
 

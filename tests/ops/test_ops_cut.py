@@ -1,5 +1,6 @@
 """`headrace cut`: says what holds the cut and who is out of it, and asks the streaming job for the rest."""
 
+import argparse
 import io
 import json
 from collections.abc import Iterator
@@ -38,6 +39,10 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
         yield made
 
 
+def parsed(*words: str) -> argparse.Namespace:
+    return __main__._parser(words).parse_args(words)
+
+
 def test_a_request_reaches_the_streaming_job_as_it_was_asked(place: Place) -> None:
     """The words become a request that the job reads: which table, who asks, and why."""
     words = ["cut", "exclude", "orders", "--because", "its disk is gone", "--by", "anna", "--wait", "0"]
@@ -50,7 +55,7 @@ def test_a_refusal_is_the_verbs_failure(place: Place, monkeypatch: pytest.Monkey
     """Exit status 1, and the reason on the screen."""
     monkeypatch.setattr("ops.holes.await_answer", lambda *_: ("refused", "it is in the cut"))
     said = io.StringIO()
-    arguments = __main__._parser().parse_args(["cut", "include", "orders"])
+    arguments = parsed("cut", "include", "orders")
     assert arguments.verb(arguments, Console(file=said)) == 1
     assert said.getvalue() == "refused: it is in the cut\n"
 
@@ -68,13 +73,13 @@ def test_show_says_how_far_the_cut_is_and_why_not_further(place: Place, capsys: 
     found = cut_verb.cut(place, NOW + timedelta(seconds=90))
     assert (found["seconds_behind"], found["closed"]) == (90.0, False)
     said = io.StringIO()
-    arguments = __main__._parser().parse_args(["cut", "show"])
+    arguments = parsed("cut", "show")
     assert arguments.verb(arguments, Console(file=said, width=200)) == 0
     assert said.getvalue().splitlines() == [
         "complete up to 2026-01-02T05:00:00+00:00",
         "items holds it back: gap",
         "orders is out of it: anna took it out: its disk is gone",
     ]
-    arguments = __main__._parser().parse_args(["cut", "show", "--json"])
+    arguments = parsed("cut", "show", "--json")
     assert arguments.verb(arguments, Console(file=said)) == 0
     assert json.loads(capsys.readouterr().out)["frozen_by"] == {"items": "gap"}

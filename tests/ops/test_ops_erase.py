@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from datetime import UTC, datetime
 
+import pyarrow as pa
 import pytest
 from rich.console import Console
 
 from glue_streaming.erasures import Erasure
-from ops.erase import LastDates, Record, show
+from ops.erase import LastDates, Record, key_values, show
+from ops.errors import NotApplicable
 from schemas.position import Line
 
 AT = datetime(2026, 1, 2, tzinfo=UTC)
@@ -33,3 +35,15 @@ def test_a_report_says_what_was_found(
     show(record, LastDates(AT, AT, None, AT, None), console)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert said in text and unsaid not in text
+    assert "if the source still has the row, the lake lacks it" in text
+
+
+def test_a_key_of_one_column_is_no_wrong_column() -> None:
+    """What stands before a = looks like a column that the table has not: refused, with how such a value is given."""
+    types = {"path": pa.string(), "size": pa.int64()}
+    for given, value in (("7", "7"), ("path=a=b", "a=b"), ("a@b.c=1", "a@b.c=1"), ("=", "=")):
+        assert key_values([given], ["path"], types) == {"path": value}
+    with pytest.raises(NotApplicable, match=r"no column PATH: .* as in --key path=PATH=1"):
+        key_values(["PATH=1"], ["path"], types)
+    with pytest.raises(NotApplicable, match=r"--key path=\.\.\."):
+        key_values(["size=1"], ["path"], types)

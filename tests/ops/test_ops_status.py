@@ -1,5 +1,6 @@
 """`headrace status` says which table lacks what and why: holes, snapshots that will not be complete, the frozen cut."""
 
+import dataclasses
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -93,3 +94,10 @@ def test_a_table_that_is_not_folded_is_said_with_its_error(glue: Any) -> None:
         note(dynamodb, "tables", table, Failing(3, at, "ValueError: broken"))
     said = "orders is not folded: failed 3 times on end, tried again at 2026-01-02 04:00:00 UTC: ValueError: broken"
     assert status.said(path(glue)) == [said]
+
+
+def test_what_troubles_the_agent_is_said(glue: Any) -> None:
+    """A table that it left out is known to the agent only, so far."""
+    agent = {"trouble": "the source does not answer", "warnings": ["table public.t has no key"]}
+    found = dataclasses.replace(path(glue), agent=agent)
+    assert status.said(found) == ["the agent: the source does not answer", "the agent: table public.t has no key"]

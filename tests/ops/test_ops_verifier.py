@@ -1,27 +1,31 @@
 """The comparison as a whole, against a real PostgreSQL: what differs in the lake's answers is found by its key."""
 
 import hmac
+import io
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from rich.console import Console
 
+from glue_streaming.holes import Hole
 from glue_streaming.state import FoldState, StreamState
 from ops import tables
 from ops import verify as module
 from ops.athena import Answer, Athena, Row
 from ops.errors import OpsError, QueryFailed, TookTooLong
 from ops.postgres_server import PostgresServer
-from ops.verify import TableResult, Verification, Verifier
+from ops.verify import TableResult, Verification, Verifier, show
 from producer.postgres_source import PostgresTables
 from producer.settings import Settings, parse
-from schemas.position import Line, parse_lsn
+from schemas.position import Line, Position, parse_lsn
 
 KEY = b"k" * 32
+HOLE = Hole("0", Position(1, 10, 0), Position(1, 20, 3), "gap", "2026-01-02T03:00:00+00:00")
 ROWS: list[Row] = [("1", "1.10", '["a,b",null]', None, None), ("2", None, None, "NaN", None)]
 SETUP = """
 CREATE TABLE things (id bigint PRIMARY KEY, price numeric(9,2), words text[]);
@@ -139,9 +143,11 @@ def verify(source: PostgresServer, folder: Path, monkeypatch: pytest.MonkeyPatch
         twice: int = 0,
         configuration: Sequence[dict[str, Any]] = TABLES,
         without: str = "",
+        beside: tuple[tables.LakeTable, ...] = (),
         **rows: list[Row] | None,
     ) -> Verification:
-        known = [table for table, _ in LAKE.values() if table.name != without]
+        replaced = {without, *(table.name for table in beside)}
+        known = [*beside, *(table for table, _ in LAKE.values() if table.name not in replaced)]
         monkeypatch.setattr(tables, "lake_tables", lambda *_: known)
         held = {name: right for name, (_, right) in LAKE.items()} | rows
         lake = Lake({name: found for name, found in held.items() if found is not None}, twice)
@@ -265,13 +271,56 @@ def test_table_that_cannot_be_compared_is_no_equality(
     assert len(found.tables) == len(LAKE)
 
 
-def test_table_that_nobody_has_is_no_equality(verify: Callable[..., Verification]) -> None:
-    found = verify("things", "others")
-    assert not found.equal
-    assert [(result.table, result.uncompared) for result in found.tables] == [
-        ("others", ("no such table",)),
-        ("things", ()),
-    ]
+def test_table_that_nobody_has_is_a_mistake(verify: Callable[..., Verification]) -> None:
+    with pytest.raises(OpsError, match="there is no table others: there are clients, "):
+        verify("things", "others")
+
+
+@pytest.mark.parametrize("held", [StreamState(), StreamState(holes=(HOLE,))], ids=["whole", "with a hole"])
+def test_table_that_was_dropped_at_the_source_is_no_difference(
+    source: PostgresServer, folder: Path, verify: Callable[..., Verification], held: StreamState
+) -> None:
+    """The agent remembers that it captured it; what the lake keeps of it must be whole all the same."""
+    source.psql("CREATE TABLE brief (id int PRIMARY KEY)")
+    agent = PostgresTables(configured(folder, source, [*TABLES, {"name": "public.brief"}]))
+    agent.check()
+    agent.prepare()
+    kept = replace(lake_table("brief", ("id", "int")), stream=held)
+    assert not verify(beside=(kept,)).equal  # it is there, and is captured no more
+    source.psql("DROP TABLE brief")
+    found = verify(beside=(kept,), brief=[("1",)])
+    assert found.equal == (not held.holes)
+    assert of(found, "brief").notes == ("dropped at the source, the lake keeps its history",)
+    assert of(found, "brief").verdict == ("1 holes are open" if held.holes else "dropped at the source")
+
+
+def test_column_that_goes_on_in_another_is_compared(
+    source: PostgresServer, folder: Path, verify: Callable[..., Verification]
+) -> None:
+    """A row has its value in the one or the other, by when it was written: a wrong one is found, and a lost one."""
+    source.psql("CREATE TABLE moved (id int PRIMARY KEY, v text); INSERT INTO moved VALUES (1, 'EU'), (2, '7')")
+    entries = [*TABLES, {"name": "public.moved"}]
+    agent = PostgresTables(configured(folder, source, entries))
+    agent.check()
+    agent.prepare()
+    columns = (("id", "int"), ("v", "bigint"), ("v__2", "string"))
+    moved = replace(lake_table("moved", *columns), origins={"v__2": "v"})
+    try:
+        for new, old, equal in (("EU", "7", True), ("US", "7", False), ("EU", "8", False), ("EU", None, False)):
+            answers: list[Row] = [("1", new, None), ("2", None, old)]
+            found = verify("moved", configuration=entries, beside=(moved,), moved=answers)
+            assert found.equal == equal, found
+    finally:
+        source.psql("DROP TABLE moved")
+
+
+def test_nothing_is_counted_of_what_was_not_compared(verify: Callable[..., Verification]) -> None:
+    """A row of zeros would look like an empty table."""
+    console = Console(file=io.StringIO(), width=200)
+    show(verify("things", without="things"), console)
+    said: str = console.file.getvalue()  # type: ignore[attr-defined]
+    (cells,) = (line.split("│") for line in said.splitlines() if line.strip().startswith("things "))
+    assert [cell.strip() for cell in cells[1:6]] == ["-"] * 5
 
 
 def test_structure_that_the_lake_does_not_have_yet_is_compared_as_null(

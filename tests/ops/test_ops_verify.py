@@ -62,25 +62,25 @@ def test_duplicates_holes_and_what_is_not_compared_are_no_equality() -> None:
 
 
 def test_columns_are_paired_by_what_the_lake_says_of_their_origin() -> None:
-    """Metadata is nobody's; a column that one side lacks is said; one whose type has changed cannot be compared."""
+    """Metadata is nobody's; a column that one side lacks is said; one whose type has changed is compared in all
+    that the lake has of it, by the newest."""
     lake = ("_op", "_op__2", "id", "id__2", "gone", "amount", "amount__2")
     origins = {"_op__2": "_op", "id__2": "ID", "amount__2": "amount"}
     columns = tuple((name, "bigint") for name in lake)
     table = LakeTable("t", ("id",), columns, StreamState(), FoldState(), origins)
-    found, notes, uncompared = paired(
-        table, Origin("public.t", "t", ("id", "ID", "_op", "amount", "new"), notes=("x",))
-    )
+    found, notes = paired(table, Origin("public.t", "t", ("id", "ID", "_op", "amount", "new"), notes=("x",)))
     assert [(column.source, column.lake) for column in found] == [
-        ("id", "id"), ("ID", "id__2"), ("_op", "_op__2"), ("new", None),
+        ("id", "id"), ("ID", "id__2"), ("_op", "_op__2"), ("amount", "amount__2"), ("new", None),
     ]  # fmt: skip
+    assert found[3].before == (("amount", "bigint"),)
     assert [note.split(":")[0] for note in notes] == [
-        "x", "column new is not in the lake yet, where it is compared as NULL", "gone of the lake is not compared",
+        "x", "column amount", "column new is not in the lake yet, where it is compared as NULL",
+        "gone of the lake is not compared",
     ]  # fmt: skip
-    assert uncompared == ("column amount: its type has changed, and its values are in amount and amount__2",)
 
 
 def test_disguised_columns_are_texts() -> None:
     """Whatever the type of a lake column that was filled before the configuration hid it."""
     table = LakeTable("t", (), (("card", "bigint"),), StreamState(), FoldState())
-    (column,), _, _ = paired(table, Origin("public.t", "t", ("card",), {"card": bytes.upper}))
+    (column,), _ = paired(table, Origin("public.t", "t", ("card",), {"card": bytes.upper}))
     assert column == Column("card", "card", "string", bytes.upper)

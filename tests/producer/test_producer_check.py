@@ -31,6 +31,18 @@ def test_every_part_is_said_to_be_ready_and_nothing_is_changed(rig) -> None:
     assert rig.sql("SELECT count(*) FROM pg_publication") == "0"
 
 
+def test_a_running_agent_of_the_same_configuration_is_no_stranger(rig) -> None:
+    """It reads the slot and has the spool; what a pattern means and cannot be captured is named, and no failure."""
+    rig.sql("CREATE TABLE t (id int PRIMARY KEY)")
+    rig.sql("CREATE TABLE keyless (id int)")
+    rig.start()
+    rig.until(lambda seen: "t" in seen.snapshotted)
+    status, said = check(rig, rig.config)
+    assert (status, "failed" in said) == (0, False), said
+    assert "ok      agent: it runs" in said
+    assert "ready, 1 tables: t\n        left out: table public.keyless has no key" in said
+
+
 def test_all_that_is_missing_is_said_at_once(rig) -> None:
     """Each with what mends it; the status is that of the first."""
     rig.sql("CREATE TABLE t (id int)")

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ops.postgres_server import PostgresFailed, PostgresServer
+from ops.errors import PostgresFailed
+from ops.postgres_server import PostgresServer
 from producer.errors import ContinuityBroken, SourceRefused
 from tests.producer.conftest import PATIENCE_SECONDS
 
