@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from rich.console import Console
 
-from ops import __main__, agent_config, shop, stack
+from ops import __main__, agent_config, shop, stack, up
 from ops.errors import StackNotRunning
 from producer import settings
 
@@ -72,3 +74,15 @@ def test_agent_accepts_its_configuration(tmp_path: Path) -> None:
     assert read.source.name == "shop"
     assert [table.name for table in read.tables] == [f"public.{table}" for table in shop.TABLES]
     assert [table.name for table in read.tables if table.append_only] == ["public.pgbench_history"]
+
+
+@pytest.mark.parametrize(("runs", "said"), [(False, "starting the agent"), (True, "the agent runs already")])
+def test_a_second_up_says_what_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runs: bool, said: str) -> None:
+    for name in ("require_java", "provision", "shop.create", "agent_config.write", "_agent_answers"):
+        monkeypatch.setattr(f"ops.up.{name}", lambda *_: True)
+    asked: Any = Mock(facts=Mock(terraform=False), folder=tmp_path, postgres=Mock(pid=7 if runs else None))
+    asked.aws_runs.return_value = asked.agent_runs.return_value = runs
+    told: list[str] = []
+    up.start(asked, told.append)
+    assert told[-1] == said
+    assert len([line for line in told if "runs already" in line]) == (3 if runs else 0)
