@@ -15,7 +15,7 @@ from producer.errors import ProducerError, SpoolBroken, StreamRefused
 from producer.kinesis import KinesisStream, Unanswered
 from producer.settings import Settings, SpoolSettings
 from producer.source import Source
-from producer.spool import in_use
+from producer.spool_file import in_use
 
 
 @dataclass(frozen=True)

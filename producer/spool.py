@@ -54,18 +54,6 @@ class Resent:
     damaged: int
 
 
-def in_use(path: Path) -> bool:
-    """Whether an agent that runs has this spool."""
-    try:
-        with path.with_name(path.name + ".lock").open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:
-        pass
-    return False
-
-
 class Spool:
     """Safe to use from several threads. One process at a time: the file is locked. Raises AnotherAgent, SpoolBroken."""
 

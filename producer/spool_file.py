@@ -39,6 +39,18 @@ CREATE TABLE IF NOT EXISTS groups (
 """
 
 
+def in_use(path: Path) -> bool:
+    """Whether an agent that runs has this spool."""
+    try:
+        with path.with_name(path.name + ".lock").open() as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # nobody has made it yet, or it is another user's: then the spool is not ours to begin with
+        pass
+    return False
+
+
 class SpoolFile:
     """One process at a time, any number of threads. Raises AnotherAgent where another process holds the file, and
     SpoolBroken where it cannot be read or is of another version.
