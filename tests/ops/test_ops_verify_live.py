@@ -153,7 +153,7 @@ class LivePath:
         found = self.aws.client("glue").get_tables(DatabaseName=f"{SOURCE}_cut")["TableList"]
         return {str(table["Name"]) for table in found}
 
-    def until_activated(self, *names: str, after: int = 0, seconds: float = 180) -> None:
+    def until_activated(self, *names: str, after: int = 0, seconds: float = 600) -> None:
         """Folds until a snapshot of each table, newer than that of the number `after`, is what its views show.
 
         A view of the cut comes only with a watermark that has reached the fold line: maybe a fold later.
