@@ -278,6 +278,17 @@ def test_a_row_whose_delete_was_lost_is_gone_behind_the_snapshot(in_folder: Call
     assert history == [("c", 5, 5), ("d", 9, 5), ("r", 9, 1)]
 
 
+def test_closing_rows_of_several_parts_have_places_of_their_own(in_folder: Callable[[], Path]) -> None:
+    """Beside each other and beside the rows that were read at the same position."""
+    lake = LocalLake(PLAIN_SCHEMA, PLAIN, in_folder(), MANY_PARTS)
+    for keys in (range(3), range(3, 6)):
+        lake.append("base", [lake_row(1, 5, key, "c", {"id": key, "n": key}, START) for key in keys])
+    lake.append("staged", [lake_row(1, 9, n, "r", {"id": 6 + n, "n": 0}, START) for n in range(2)])
+    layout = lake.activate(Line(1, 12), 1, SnapshotState(10, 1, {0: EndedGroup(1, 10, None, None, 2)}))
+    assert len(layout.parts) > 1
+    assert sorted(row["id"] for row in lake.rows("history") if row["_op"] == "d") == list(range(6))
+
+
 def test_rows_of_a_later_snapshot_stay_staged(in_folder: Callable[[], Path]) -> None:
     """In a file with rows of the one that is activated or in one of their own; its own activation then takes them."""
     lake = lake_of(PLAIN, in_folder())
