@@ -147,7 +147,7 @@ def running() -> Iterator[NullKinesis]:
     process = subprocess.Popen([sys.executable, "-m", "bench.null_kinesis", str(port)])
     kinesis = NullKinesis(port, process.pid)
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while True:
             try:
                 kinesis.counts()

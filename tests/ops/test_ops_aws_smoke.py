@@ -181,7 +181,7 @@ def scene(laptop: Aws, tmp_path: Path) -> Callable[..., Any]:
     """A scene on the laptop's AWS, without a site."""
 
     def make(**more: Any) -> Any:
-        patience = Patience(start_seconds=0.5, views_seconds=0.5, message_seconds=5.0)
+        patience = Patience(start_seconds=0.5, views_seconds=0.5, message_seconds=120.0)
         values = {"names": Names(), "source": "shop", "lake_bucket": "headrace-lake", "client": laptop.client}
         return SimpleNamespace(**{**values, "patience": patience, "outputs": {}, "roles_anywhere": None, **more})
 
