@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from glue_streaming import view_sql
 from glue_streaming.fold.errors import SnapshotUnusable
+from glue_streaming.fold.layout import Bounds
 from glue_streaming.fold.shape import Shape
 from glue_streaming.state import EndedGroup, SnapshotState
 from schemas.change_record import Column
@@ -287,6 +288,27 @@ def test_closing_rows_of_several_parts_have_places_of_their_own(in_folder: Calla
     layout = lake.activate(Line(1, 12), 1, SnapshotState(10, 1, {0: EndedGroup(1, 10, None, None, 2)}))
     assert len(layout.parts) > 1
     assert sorted(row["id"] for row in lake.rows("history") if row["_op"] == "d") == list(range(6))
+
+
+def test_a_snapshot_that_lacks_a_value_of_a_moved_row_is_refused(in_folder: Callable[[], Path]) -> None:
+    """The row left its group before that was read, and came into one that was read before: no row has its value."""
+    lake = lake_of(KEYED, in_folder())
+    lake.append("log", [lake_row(1, 15, 0, "d", {"id": 1}, START)])
+    lake.append("log", [lake_row(1, 15, 1, "c", {"id": 5, "n": 2}, START, ["doc"], "1")])
+    ended = {n: EndedGroup(1, point, None, None, 0) for n, point in enumerate((20, 10))}
+    with pytest.raises(SnapshotUnusable, match=r"lacks the values of \[\(5, \['doc'\]\)\]"):
+        lake.activate(Line(1, 25), 1, SnapshotState(10, 2, ended))
+
+
+@pytest.mark.parametrize("bounds", [ONE_PART, MANY_PARTS], ids=["one part", "many parts"])
+def test_history_keeps_the_value_that_a_key_change_left_out(bounds: Bounds, in_folder: Callable[[], Path]) -> None:
+    """Base alone has it, under the old key, and loses it with that."""
+    lake = LocalLake(SCHEMA, KEYED, in_folder(), bounds)
+    lake.append("base", [lake_row(1, 5, 0, "c", {"id": 1, "n": 1, "doc": "old"}, START)])
+    moved = lake_row(1, 6, 1, "c", {"id": 2, "n": 2}, START, ["doc"], "1")
+    lake.append("log", [lake_row(1, 6, 0, "d", {"id": 1}, START), moved])
+    lake.fold(Line(1, 6), major=False)
+    assert [(row["id"], row["doc"]) for row in lake.rows("history")] == [(1, None), (2, "old")]
 
 
 def test_rows_of_a_later_snapshot_stay_staged(in_folder: Callable[[], Path]) -> None:
