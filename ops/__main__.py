@@ -165,7 +165,7 @@ def _up(arguments: argparse.Namespace, console: Console) -> int:
         f'ready. Write:  {psql} "{found.facts.dsn}"\n'
         f'       read:   headrace query "SELECT count(*) FROM probes"   (databases: {found.source}, '
         f"{found.source}_cut, {found.source}_history)\n"
-        f"       tables: those that {found.agent_config} names; add yours, then kill -HUP the agent (pids.json)\n"
+        f"       tables: those that {found.agent_config} names; add yours, then kill -HUP {found.agent_pid}\n"
         f"       AWS:    export AWS_ENDPOINT_URL={found.facts.endpoint}\n"
         "       stop:   headrace down",
         markup=False,

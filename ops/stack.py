@@ -121,8 +121,13 @@ class Stack:
     def aws_runs(self) -> bool:
         return self.processes.get(_AWS) is not None
 
+    @property
+    def agent_pid(self) -> int | None:
+        process = self.processes.get(_AGENT)
+        return None if process is None else process.pid
+
     def agent_runs(self) -> bool:
-        return self.processes.get(_AGENT) is not None
+        return self.agent_pid is not None
 
     def agent_status(self) -> dict[str, Any] | None:
         """What the agent says of itself; None where it does not answer."""

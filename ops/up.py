@@ -28,8 +28,7 @@ def start(stack: Stack, tell: Tell) -> Workflows:
     tell(_starting("PostgreSQL", stack.postgres.pid is not None))
     stack.start_postgres()
     shop.create(stack.postgres, stack.source)
-    provisioning = "" if stack.facts.terraform else ", and provisioning it"
-    tell(_starting("the laptop's AWS", stack.aws_runs()) + provisioning)
+    tell(_starting("the laptop's AWS", stack.aws_runs()))
     stack.start_aws()
     checkpoint = str(stack.folder / "checkpoint")
     deployment = Deployment(sources=(stack.source,), checkpoint=checkpoint, settings=SETTINGS)
@@ -37,6 +36,7 @@ def start(stack: Stack, tell: Tell) -> Workflows:
         tell("applying terraform/ to it, with IAM enforced")
         workflows = provision_terraform.provision(stack.aws, deployment, stack.folder)
     else:
+        tell("provisioning it")
         workflows = provision(stack.aws, deployment)
     tell(_starting("the agent", stack.agent_runs()))
     agent_config.write(stack)
