@@ -21,7 +21,9 @@ UNHEARD_SECONDS = 0.5
 
 @dataclass
 class Intake:
-    """Gathers changes, and spools them as soon as a block is full or the oldest has waited linger_seconds.
+    """Gathers changes, and spools them as soon as a block is full or linger_seconds have passed since it last did.
+
+    So a lane has one block for each linger_seconds, and what comes after a quiet moment waits for nothing.
 
     end: the spool's durable end when it starts. lanes_of: how many lanes a table has.
     confirm: tells the source what it may forget; called after the fsync.
@@ -36,7 +38,7 @@ class Intake:
     clock: Callable[[], float] = time.monotonic
     captured: int = 0
     _durable: DurableEnd = field(init=False)
-    _oldest: float | None = None
+    _rested: float = float("-inf")
     _moved: float | None = None
     _tail_spooled: bool = False
     _schemas: dict[int, TableSchema] = field(default_factory=dict)
@@ -60,22 +62,22 @@ class Intake:
                 self._overflow()
 
     def due_in(self) -> float:
-        """Seconds until something has waited long enough; with nothing at hand, as long as a stop may go unheard.
+        """Seconds until something is to be spooled; with nothing at hand, as long as a stop may go unheard.
 
         Behind a spooled tail nothing is due before the transaction's commit comes. To say 0 there would be to poll
         without waiting, for as long as the transaction takes.
         """
         now = self.clock()
         waits = [UNHEARD_SECONDS]
-        if self._oldest is not None:
-            waits.append(self.linger_seconds if self._tail_spooled else self._oldest + self.linger_seconds - now)
+        if self.gatherer.changes:
+            waits.append(self.linger_seconds if self._tail_spooled else self._rested + self.linger_seconds - now)
         if self._moved is not None and not self._tail_spooled:
             waits.append(self._moved + IDLE_NOTE_SECONDS - now)
         return max(0.0, min(waits))
 
     def flush_if_due(self) -> None:
         now = self.clock()
-        lingered = self._oldest is not None and now - self._oldest >= self.linger_seconds
+        lingered = self.gatherer.changes and now - self._rested >= self.linger_seconds
         idle = self._moved is not None and now - self._moved >= IDLE_NOTE_SECONDS
         if lingered or idle:
             self.flush()
@@ -106,8 +108,6 @@ class Intake:
         self._schemas[id(schema)] = schema
         self.captured += count
         failpoints.reach("capture.changed")
-        if self._oldest is None:
-            self._oldest = self.clock()
 
     def _commit(self, commit: Commit) -> None:
         self.gatherer.commit()
@@ -140,7 +140,7 @@ class Intake:
     def _rest(self) -> None:
         """What is left waits from now on."""
         self._moved = None
-        self._oldest = self.clock() if self.gatherer.changes else None
+        self._rested = self.clock()
         if not self.gatherer.changes:
             self._schemas.clear()
 

@@ -38,7 +38,8 @@ class SourceSettings:
 
 @dataclass(frozen=True)
 class SpoolSettings:
-    """The durable queue. Capture pauses at max_bytes; a block waits at most linger_ms for company.
+    """The durable queue. Capture pauses at max_bytes; a block waits at most linger_ms for company, after a quiet moment
+    not at all.
 
     min_outage_seconds: the agent warns when the spool holds less of an outage at the pace of the last hour.
     """

@@ -66,16 +66,29 @@ def _spooled(spool) -> list[tuple[int, int]]:
     return found
 
 
-def test_a_change_waits_at_most_the_linger(make_intake, make_change):
+def test_a_change_waits_at_most_the_linger_and_for_nothing_after_a_quiet_moment(make_intake, make_change):
     intake, told, clock = make_intake()
     intake.take(_transaction(make_change, 10, 2))
+    assert intake.due_in() == 0
+    intake.flush_if_due()
+    assert (told, intake.due_in()) == ([18], UNHEARD_SECONDS)
+    clock.now += 0.02
+    intake.take(_transaction(make_change, 20, 2))
+    intake.flush_if_due()
+    assert (told, intake.due_in()) == ([18], pytest.approx(0.03))
+    clock.now += 0.04
+    intake.flush_if_due()
+    assert told == [18, 28]
+    assert _spooled(intake.spool) == [(10, 1), (20, 1)]
+
+
+def test_an_open_transaction_is_not_looked_at_without_end(make_intake, make_change):
+    """It is not whole: after each look the next is a linger away."""
+    intake, told, clock = make_intake()
+    clock.now += 1
+    intake.take(_transaction(make_change, 10, 2)[:-1])
     intake.flush_if_due()
     assert (told, intake.due_in()) == ([], pytest.approx(0.05))
-    clock.now += 0.06
-    intake.flush_if_due()
-    assert told == [18]
-    assert intake.due_in() == UNHEARD_SECONDS
-    assert _spooled(intake.spool) == [(10, 1)]
 
 
 def test_the_spool_remembers_the_last_transaction_that_changed_something(make_intake, make_change):
