@@ -130,12 +130,13 @@ class Sender:
         """Send until told to stop; an outage only makes it wait."""
         idle_rounds = 0
         while not stop.is_set():
+            writes = self._spool.writes
             if self.send_round():
-                idle_rounds = 0
                 continue
-            idle_rounds += 1
+            idle_rounds = 0 if self._spool.lanes_with_blocks() else idle_rounds + 1
             with self._spool.arrival:  # what arrives wakes it; the rest is progress records and lanes that rested
-                self._spool.arrival.wait(_LOOK_SECONDS if idle_rounds < _IDLE_ROUNDS else _IDLE_LOOK_SECONDS)
+                if self._spool.writes == writes:
+                    self._spool.arrival.wait(_LOOK_SECONDS if idle_rounds < _IDLE_ROUNDS else _IDLE_LOOK_SECONDS)
 
     def send_round(self) -> bool:
         """One request with what may go now. False when there was nothing to do, or it failed as a whole."""

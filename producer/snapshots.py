@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 SNAPSHOTS_PER_ERA = 1_000_000
 _LOOK_SECONDS = 0.2
+_IDLE_LOOK_SECONDS = 1.0
 _RETRY_SECONDS = 5.0
 
 
@@ -123,9 +124,13 @@ class Snapshotter:
                 self._look_at_load()
             except SourceUnreachable as error:
                 log.warning("snapshots wait for the source", extra={"cause": str(error)})
-            stop.wait(_LOOK_SECONDS)
+            self._rest(stop)
         if self._failure is not None:
             raise self._failure
+
+    def _rest(self, stop: threading.Event) -> None:
+        """Until the next look: longer where nothing is to be read."""
+        stop.wait(_LOOK_SECONDS if self._unfinished() else _IDLE_LOOK_SECONDS)
 
     def _look_at_load(self) -> None:
         """Now and then, and only while there is something to read: the look costs the source a connection."""
@@ -212,7 +217,7 @@ class Snapshotter:
             while not stop.is_set():
                 found = self.next_piece()
                 if found is None:
-                    stop.wait(_LOOK_SECONDS)
+                    self._rest(stop)
                     continue
                 snapshot, piece = found
                 with self._kept_apart(snapshot):
