@@ -89,7 +89,7 @@ class Damage:
 
         confirmed: what the source was told; what commits at or above it is sent again.
         """
-        waiting = "state = 1 AND kind IN ('data', 'reject') AND era = ? AND first_lsn >= ?"
+        waiting = "state = 3 AND kind IN ('data', 'reject') AND era = ? AND first_lsn >= ?"
         found = self.damaged(waiting, (era, confirmed))
         if not found:
             return None
@@ -108,7 +108,7 @@ class Damage:
         """
         blocks = changes = 0
         tables: set[str] = set()
-        for row in self.damaged("state IN (1, 3)"):
+        for row in self.damaged("state IN (3, 5)"):
             snapshot = parse_snapshot_lane(row.lane)
             log.error(
                 "a damaged block is not sent",
@@ -135,7 +135,7 @@ class Damage:
         """Whether the chain around a block says the same of it as its own row, which no checksum covers."""
         where = (row.table, row.lane, row.era, row.id)
         waiting = (
-            "SELECT {} FROM blocks WHERE tbl = ? AND lane = ? AND era = ? AND state = 1 AND id {} ? ORDER BY id {}"
+            "SELECT {} FROM blocks WHERE tbl = ? AND lane = ? AND era = ? AND state = 3 AND id {} ? ORDER BY id {}"
         )
         before = self._file.read(waiting.format("last_lsn, last_idx", "<", "DESC LIMIT 1"), where)
         behind = self._file.read(waiting.format("prev_lsn, prev_idx", ">", "LIMIT 1"), where)
@@ -150,7 +150,7 @@ class Damage:
 
 
 def _void(db: sqlite3.Connection, row: _Row, snapshot: int) -> None:
-    db.execute("DELETE FROM blocks WHERE tbl = ? AND lane = ? AND state IN (1, 3)", (row.table, row.lane))
+    db.execute("DELETE FROM blocks WHERE tbl = ? AND lane = ? AND state IN (3, 5)", (row.table, row.lane))
     db.execute("UPDATE snapshots SET state = 'abandoned' WHERE snapshot = ?", (snapshot,))
 
 

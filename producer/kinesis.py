@@ -112,13 +112,10 @@ def _set_aside(params: dict[str, Any], context: dict[str, Any], **_: Any) -> Non
 
 def _put_in(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
     before, behind = params["body"].partition(b"[")[0], params["body"].rpartition(b"]")[2]
-    records = [
-        b'{"Data": "%b", "PartitionKey": %b, "ExplicitHashKey": %b}'
-        % (
-            b2a_base64(record["Data"], newline=False),
-            json.dumps(record["PartitionKey"]).encode(),
-            json.dumps(record["ExplicitHashKey"]).encode(),
-        )
-        for record in context["records"]
-    ]
-    params["body"] = before + b"[" + b", ".join(records) + b"]" + behind
+    pieces = [before, b"["]  # put together once: they are megabytes
+    for record in context["records"]:
+        keys = json.dumps(record["PartitionKey"]), json.dumps(record["ExplicitHashKey"])
+        pieces += b'{"Data": "', b2a_base64(record["Data"], newline=False)
+        pieces += b'", "PartitionKey": %b, "ExplicitHashKey": %b}' % tuple(map(str.encode, keys)), b", "
+    pieces[-1:] = b"]", behind
+    params["body"] = b"".join(pieces)

@@ -164,8 +164,8 @@ class Spool:
     def discard_tail(self) -> int:
         """Drop blocks of a transaction whose Commit was not spooled: it will be captured again, whole."""
         with self._lock:
-            ((count,),) = self._file.read("SELECT count(*) FROM blocks WHERE state = 0")
-            self._file.write(lambda db: db.execute("DELETE FROM blocks WHERE state = 0"))
+            ((count,),) = self._file.read("SELECT count(*) FROM blocks WHERE state = 2")
+            self._file.write(lambda db: db.execute("DELETE FROM blocks WHERE state = 2"))
             self._count_stored()
         return int(count)
 
@@ -277,7 +277,7 @@ class Spool:
         """Queue the accepted blocks that hold positions in (after, last] once more. Damaged ones are no use, and go."""
         low = after or Position(last.era, -1, -1)
         where = (
-            "state = 2 AND tbl = ? AND lane = ? AND era = ? AND (last_lsn, last_idx) > (?, ?)"
+            "state = 4 AND tbl = ? AND lane = ? AND era = ? AND (last_lsn, last_idx) > (?, ?)"
             " AND (prev_lsn IS NULL OR (prev_lsn, prev_idx) < (?, ?))"
         )
         values = (lane.table, lane.name, last.era, low.lsn, low.idx, last.lsn, last.idx)

@@ -20,12 +20,16 @@ DATA: Final = (Kind.DATA.value, Kind.REJECT.value)
 
 
 class State(IntEnum):
-    """A block's way. TAIL: its transaction has not committed. AGAIN: accepted once, and asked for once more."""
+    """A block's way. TAIL: its transaction has not committed. AGAIN: accepted once, and asked for once more.
 
-    TAIL = 0
-    READY = 1
-    ACCEPTED = 2
-    AGAIN = 3
+    SQLite stores 0 and 1 in no byte and these in one: so a row keeps its size from state to state, and SQLite writes
+    the page with the state in place of the block's bytes once more.
+    """
+
+    TAIL = 2
+    READY = 3
+    ACCEPTED = 4
+    AGAIN = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +88,11 @@ def _row(block: PackedBlock, state: State) -> tuple[Any, ...]:
 def settle(db: sqlite3.Connection) -> None:
     """The open transaction has committed: its tail is sendable, and moves the ends of its lanes."""
     rows = db.execute(
-        "SELECT era, tbl, lane, max(id), last_lsn, last_idx FROM blocks WHERE state = 0 GROUP BY era, tbl, lane"
+        "SELECT era, tbl, lane, max(id), last_lsn, last_idx FROM blocks WHERE state = 2 GROUP BY era, tbl, lane"
     ).fetchall()
     for era, table, lane, _, lsn, idx in rows:
         _move_end(db, Lane(table, lane), Position(era, lsn, idx))
-    db.execute("UPDATE blocks SET state = 1 WHERE state = 0")
+    db.execute("UPDATE blocks SET state = 3 WHERE state = 2")
 
 
 def _move_end(db: sqlite3.Connection, lane: Lane, last: Position) -> None:
@@ -136,7 +140,7 @@ def head(file: SpoolFile, lane: Lane) -> Queued | None:
     """The oldest block of a lane that is to be sent. Raises SpoolDamaged where its bytes are not those written."""
     rows = file.read(
         "SELECT id, kind, fingerprint, era, last_lsn, last_idx, count, checksum, data FROM blocks"
-        " WHERE tbl = ? AND lane = ? AND state IN (1, 3) ORDER BY id LIMIT 1",
+        " WHERE tbl = ? AND lane = ? AND state IN (3, 5) ORDER BY id LIMIT 1",
         (lane.table, lane.name),
     )
     if not rows:
@@ -155,20 +159,20 @@ def state(file: SpoolFile, block_id: int) -> State:
 
 def tail_lanes(file: SpoolFile) -> list[Lane]:
     """The lane of each block of the open transaction's tail."""
-    return [Lane(table, lane) for table, lane in file.read("SELECT tbl, lane FROM blocks WHERE state = 0")]
+    return [Lane(table, lane) for table, lane in file.read("SELECT tbl, lane FROM blocks WHERE state = 2")]
 
 
 def oldest_accepted(file: SpoolFile, limit: int) -> list[tuple[int, int]]:
     """Ids and bytes."""
     return [
         (number, size)
-        for number, size in file.read("SELECT id, size FROM blocks WHERE state = 2 ORDER BY id LIMIT ?", (limit,))
+        for number, size in file.read("SELECT id, size FROM blocks WHERE state = 4 ORDER BY id LIMIT ?", (limit,))
     ]
 
 
 def stored(file: SpoolFile) -> tuple[list[tuple[Any, ...]], int]:
     """What is to be sent (table, lane, blocks, bytes), and the bytes of all blocks."""
-    queued = file.read("SELECT tbl, lane, count(*), sum(size) FROM blocks WHERE state IN (1, 3) GROUP BY tbl, lane")
+    queued = file.read("SELECT tbl, lane, count(*), sum(size) FROM blocks WHERE state IN (3, 5) GROUP BY tbl, lane")
     ((total,),) = file.read("SELECT coalesce(sum(size), 0) FROM blocks")
     return queued, total
 
@@ -177,7 +181,7 @@ def pending(file: SpoolFile) -> tuple[Any, ...] | None:
     """Era, LSN and time (microseconds since 1970) of the first change that was not accepted yet."""
     rows = file.read(
         "SELECT era, first_lsn, first_at FROM blocks INDEXED BY pending"
-        " WHERE state = 1 AND kind IN ('data', 'reject') ORDER BY era, first_lsn LIMIT 1"
+        " WHERE state = 3 AND kind IN ('data', 'reject') ORDER BY era, first_lsn LIMIT 1"
     )
     return rows[0] if rows else None
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from producer.errors import AnotherAgent, SpoolBroken
 
-_VERSION: Final = 2
+_VERSION: Final = 3
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS schemas (
@@ -26,10 +26,10 @@ CREATE TABLE IF NOT EXISTS blocks (
     first_lsn INTEGER NOT NULL, first_idx INTEGER NOT NULL, last_lsn INTEGER NOT NULL, last_idx INTEGER NOT NULL,
     first_at INTEGER NOT NULL, count INTEGER NOT NULL, size INTEGER NOT NULL, checksum INTEGER NOT NULL,
     state INTEGER NOT NULL, data BLOB NOT NULL);
-CREATE INDEX IF NOT EXISTS queued ON blocks (tbl, lane, id) WHERE state IN (1, 3);
-CREATE INDEX IF NOT EXISTS pending ON blocks (era, first_lsn, first_at) WHERE state = 1 AND kind IN ('data', 'reject');
-CREATE INDEX IF NOT EXISTS spent ON blocks (id) WHERE state = 2;
-CREATE INDEX IF NOT EXISTS tail ON blocks (id) WHERE state = 0;
+CREATE INDEX IF NOT EXISTS queued ON blocks (tbl, lane, id) WHERE state IN (3, 5);
+CREATE INDEX IF NOT EXISTS pending ON blocks (era, first_lsn, first_at) WHERE state = 3 AND kind IN ('data', 'reject');
+CREATE INDEX IF NOT EXISTS spent ON blocks (id) WHERE state = 4;
+CREATE INDEX IF NOT EXISTS tail ON blocks (id) WHERE state = 2;
 CREATE TABLE IF NOT EXISTS snapshots (
     snapshot INTEGER PRIMARY KEY, era INTEGER NOT NULL, tbl TEXT NOT NULL, low INTEGER NOT NULL,
     state TEXT NOT NULL, rows INTEGER);

@@ -42,7 +42,7 @@ def _fill(rig) -> None:
 def _pending(rig, kind: str = "data") -> list[tuple[int, bytes, int, int]]:
     with closing(sqlite3.connect(f"file:{rig.folder}/spool.db?mode=ro", uri=True)) as db:
         return db.execute(
-            "SELECT id, data, count, first_lsn FROM blocks WHERE state = 1 AND kind = ? ORDER BY id", (kind,)
+            "SELECT id, data, count, first_lsn FROM blocks WHERE state = 3 AND kind = ? ORDER BY id", (kind,)
         ).fetchall()
 
 

@@ -124,6 +124,27 @@ def test_accepted_blocks_stay_until_room_is_needed(make_spool, packed):
     assert spool.head(LANE) is not None
 
 
+def test_what_becomes_of_a_block_is_written_without_its_bytes(make_spool, packed, tmp_path):
+    """Its commit, its acceptance, a resend: a page or a few each, of a block of 100 kB."""
+    spool = make_spool()
+    (block,) = packed(10, size=100_000)
+    assert len(block.data) > 90_000
+    log = tmp_path / "spool.db-wal"
+    written = []
+    for step in (
+        lambda: spool.append([block], durable=None),
+        lambda: spool.append([], durable=_end(10)),
+        _accept,
+        lambda: spool.resend(LANE, None, Position(1, 10, 0)),
+        _accept,
+    ):
+        before = log.stat().st_size
+        step() if step is not _accept else step(spool)
+        written.append(log.stat().st_size - before)
+    assert written[0] > 90_000
+    assert max(written[1:]) < 50_000
+
+
 def test_a_resend_queues_the_blocks_of_a_range_once_more(make_spool, packed):
     """Blocks that hold a position of (after, last] go again, ahead of newer ones, and progress does not fall back."""
     spool = make_spool()
