@@ -3,6 +3,7 @@ slot that the value came in, marks the bytes to keep, and squeezes the rest out 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -38,8 +39,7 @@ class Chunk:
         """Writes each row of a byte matrix at its offset, of which the first `lengths` bytes are output."""
         width = rows.shape[1]
         self._view(self.data, f"V{width}")[at] = _joined(rows)
-        keep = _KEEP[lengths, :width]
-        self._view(self.keep, f"V{width}")[at] = _joined(keep if keep.ndim == 2 else keep[None, :])
+        self._view(self.keep, f"V{width}")[at] = _keeps(width)[lengths]
 
     def put_kept(self, at: Array, rows: Array, kept: Array) -> None:
         """Writes each row of a byte matrix at its offset, with a matrix that says which bytes are output."""
@@ -67,6 +67,16 @@ class Chunk:
         words[1:] ^= np.bitwise_xor.accumulate(words[:-1] >> np.uint64(56)) * _ONES
         return edges[: len(self.data)]
 
+    def beyond_ascii(self, marked: Array) -> bool:
+        """Whether a byte that `mark` has marked is 0x80 or more. Eight at once: a 1 moved to the top of its byte.
+
+        The last seven bytes may be left out: they are padding.
+        """
+        whole = len(marked) // 8 * 8
+        high = marked[:whole].view("<u8") << np.uint64(7)
+        high &= self.data[:whole].view("<u8")
+        return bool(high.any())
+
     def output(self) -> bytes:
         return self.data[self.keep.view(np.bool_)].tobytes()
 
@@ -93,8 +103,14 @@ def varints(values: Array) -> tuple[Array, Array]:
 
 def kept(lengths: Array, width: int) -> Array:
     """A matrix that keeps the first `lengths` of `width` bytes."""
-    keep: Array = _KEEP[lengths, :width]
+    keep: Array = _keeps(width)[lengths].view(np.uint8).reshape(-1, width)
     return keep
+
+
+@cache
+def _keeps(width: int) -> Array:
+    """The rows of _KEEP in that width, each as one value."""
+    return _joined(_KEEP[:, :width])
 
 
 def inserted(data: bytes, inserts: list[tuple[Array, list[bytes]]]) -> bytes:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum, auto
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
 from producer.change import Array
 from producer.postgres import avro
 from producer.postgres.chunk import Chunk, varints
-from producer.postgres.types import Ask, Encoder, Unheld
+from producer.postgres.copied import Copied
+from producer.postgres.decimals import NARROW_DIGITS, Numbers
+from producer.postgres.forms import Form, Kind
+from producer.postgres.types import Unheld
 
 STREAM_PREFIX: Final = 5
 """What stands before a value in pgoutput: its kind (b, t, n, u), and where it has one its length."""
@@ -25,41 +27,6 @@ _FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31, days s
 _DAY_MICROS: Final = 86_400_000_000
 _HEX: Final = np.frombuffer(b"".join(b"%02x" % code for code in range(256)), np.uint8).reshape(256, 2)
 _UUID_PLACES: Final = [place for place in range(36) if place not in (8, 13, 18, 23)]
-
-
-class Kind(Enum):
-    """How a column's values are written. ODD: one by one, by the form's `encode`. LEFT_OUT: not at all."""
-
-    BOOL = auto()
-    INT = auto()
-    OID = auto()
-    FLOAT = auto()
-    DATE = auto()
-    TIMESTAMP = auto()
-    DECIMAL = auto()
-    TEXT = auto()
-    JSONB = auto()
-    BYTES = auto()
-    UUID = auto()
-    ODD = auto()
-    LEFT_OUT = auto()
-
-
-class Form(NamedTuple):
-    """The form of a column. Columns of equal form are written together, whatever their tables.
-
-    width: bytes of a value of fixed width. precision, scale: of a decimal.
-    encode: a value as the nullable union's value branch; raises Unheld or ValueError as the scalar encoders do.
-    as_text: values come as text. ask: turns binary values to the texts that `encode` takes.
-    """
-
-    kind: Kind
-    width: int = 0
-    precision: int = 0
-    scale: int = 0
-    encode: Encoder | None = None
-    as_text: bool = False
-    ask: Ask | None = None
 
 
 class Malformed(Exception):
@@ -79,6 +46,7 @@ class Columns:
         self._prefix = prefix
         self._null_width = 1 if prefix == STREAM_PREFIX else prefix
         self._at = at.copy()
+        self._all = np.arange(len(at))
         self._ends = ends
         self.kept = np.zeros(len(at), np.int64)
         self.added = np.zeros(len(at), np.int64)
@@ -87,8 +55,7 @@ class Columns:
         self.inserts: list[tuple[Array, Array, list[bytes]]] = []
         self.slots: dict[int, tuple[Array, Array]] = {}
         self.spans: dict[int, tuple[Array, Array]] = {}
-        self._texts: list[tuple[Array, Array, Array]] = []
-        self._bytes: list[tuple[Array, Array, Array]] = []
+        self._copied = Copied(chunk)
 
     @property
     def sizes(self) -> Array:
@@ -108,13 +75,13 @@ class Columns:
                 self.spans[place] = before, self.sizes - before
         if (self._at != self._ends).any():
             raise Malformed
-        self._mark_texts()
+        self.odd[self._copied.mark()] = True
 
     def _column(self, form: Form, rows: Array | None, place: int) -> None:
         at = self._at if rows is None else self._at[rows]
         if (at >= self._ends if rows is None else at >= self._ends[rows]).any():
             raise Malformed
-        numbers = np.arange(len(at)) if rows is None else rows
+        numbers = self._all if rows is None else rows
         present = None if form.kind is Kind.LEFT_OUT else self._present(form, at, numbers, place)
         advance: Array | int
         size: Array | int
@@ -141,8 +108,7 @@ class Columns:
         """Which rows have a value; None where all have. A value in the other form is left to the scalar path."""
         present: Array
         if self._prefix == COPY_PREFIX:
-            present = self._chunk.i4[at] != -1
-            return None if present.all() else present
+            return self._valued(at)
         kinds = self._chunk.data[at]
         present = kinds == (_TEXT if form.as_text else _BINARY)
         if present.all():
@@ -152,6 +118,15 @@ class Columns:
             raise Malformed
         if unchanged.any():
             self.unchanged.append((rows[unchanged], place))
+        return present
+
+    def _valued(self, at: Array) -> Array | None:
+        """Which rows of COPY have a length that is not -1; None where all have. The sign is in its first byte."""
+        present: Array = self._chunk.data[at] < 0x80
+        if present.all():
+            return None
+        if (self._chunk.i4[at[~present]] != -1).any():
+            raise Malformed
         return present
 
     def _passed(self, at: Array) -> Array:
@@ -249,68 +224,27 @@ class Columns:
             keep[where] = 1
         data[starts - head - 1] = 2
         keep[starts - head - 1] = 1
-        (self._bytes if form.kind is Kind.BYTES else self._texts).append((starts, lengths, rows))
+        self._copied.add(starts, lengths, None if form.kind is Kind.BYTES else rows)
         return taken, lengths + head + 1
 
     def _decimal(self, form: Form, at: Array, rows: Array) -> tuple[Array, Array]:
-        """Digits of base 10,000 gathered by their weight, so that the sum needs no power of ten but the last."""
         start = at + self._prefix
         taken = self._lengths(at) + self._prefix
-        count = self._chunk.i2[start].astype(np.int64)
-        weight = self._chunk.i2[start + 2].astype(np.int64)
-        sign = self._chunk.i2[start + 4].astype(np.int64) & 0xFFFF
-        scale = self._chunk.i2[start + 6].astype(np.int64)
-        fractions = -(-form.scale // 4)
-        wholes = -(-(form.precision - form.scale) // 4)
-        bad = (sign & 0x8000 != 0) | (scale != form.scale) | ((count > 0) & (weight >= wholes))
-        self._reject(rows, bad)
-        digits = []
-        for power in range(wholes - 1, -fractions - 1, -1):
-            place = weight - power
-            there = (place >= 0) & (place < count) & ~bad
-            digits.append(
-                np.where(there, self._chunk.i2[start + 8 + 2 * np.where(there, place, 0)], 0).astype(np.int64)
-            )
-        cut = 10 ** (4 * fractions - form.scale)
-        negative = sign == 0x4000
-        if form.precision <= 18:
-            return taken, self._narrow(start, digits, cut, negative)
-        return taken, self._wide(at + taken, taken, digits, cut, negative, rows)
+        numbers = Numbers.at(self._chunk, start, form.precision, form.scale)
+        self._reject(rows, numbers.bad)
+        if form.precision <= NARROW_DIGITS:
+            return taken, self._narrow(start, numbers)
+        return taken, self._wide(at + taken, taken, numbers, rows)
 
-    def _narrow(self, start: Array, digits: list[Array], cut: int, negative: Array) -> Array:
-        value = np.zeros(len(start), np.int64)
-        for digit in digits[:-1]:
-            value = value * 10_000 + digit
-        if digits:
-            value = value * (10_000 // cut) + digits[-1] // cut
-        size = np.ones(len(start), np.int64)
-        for bits in range(7, 63, 8):
-            size += value >= 1 << bits
-        value = np.where(negative, -value, value)
+    def _narrow(self, start: Array, numbers: Numbers) -> Array:
+        value, size = numbers.narrow()
         self._chunk.put_kept(start, _big_endian(value), _kept_right(size))
         self._decimal_head(start + 6 - size, size)
         return size + 2
 
-    def _wide(self, end: Array, slot: Array, digits: list[Array], cut: int, negative: Array, rows: Array) -> Array:
-        """Up to 38 digits, in four limbs of 32 bits; written to the end of the slot, which may be too short."""
-        limbs = [np.zeros(len(end), np.uint64) for _ in range(4)]
-        for place, digit in enumerate(digits):
-            last = place == len(digits) - 1
-            carry = (digit // cut if last else digit).astype(np.uint64)
-            factor = np.uint64(10_000 // cut if last else 10_000)
-            for limb in range(4):
-                total = limbs[limb] * factor + carry
-                limbs[limb] = total & np.uint64(0xFFFFFFFF)
-                carry = total >> np.uint64(32)
-        size = np.ones(len(end), np.int64)
-        for bits in range(7, 127, 8):
-            high, shift = divmod(bits, 32)
-            size += ((limbs[high] >> np.uint64(shift)) != 0) | _any_above(limbs, high)
-        borrow = negative.astype(np.uint64)
-        for limb in range(4):
-            flipped = np.where(negative, limbs[limb] ^ np.uint64(0xFFFFFFFF), limbs[limb]) + borrow
-            limbs[limb] = flipped & np.uint64(0xFFFFFFFF)
-            borrow = flipped >> np.uint64(32)
+    def _wide(self, end: Array, slot: Array, numbers: Numbers, rows: Array) -> Array:
+        """Written to the end of the slot, which may be too short."""
+        limbs, size = numbers.wide()
         large = size + 2 > slot
         if large.any():
             self._insert_wide([limb[large] for limb in limbs], size[large], rows[large])
@@ -369,37 +303,6 @@ class Columns:
         self.inserts.append((rows, self.kept[rows], pieces))
         self.added[rows] += np.fromiter(map(len, pieces), np.int64, len(pieces))
 
-    # ---- what is copied as it is
-
-    def _mark_texts(self) -> None:
-        keep = self._chunk.keep
-        if self._bytes:
-            starts, lengths, _ = _together(self._bytes)
-            keep |= self._chunk.mark(starts, lengths)
-        if self._texts:
-            starts, lengths, rows = _together(self._texts)
-            marked = self._chunk.mark(starts, lengths)
-            keep |= marked
-            if (self._chunk.data & (marked << 7)).any():
-                self._check_utf8(starts, lengths, rows, marked)
-
-    def _check_utf8(self, starts: Array, lengths: Array, rows: Array, marked: Array) -> None:
-        """A database in SQL_ASCII can hand out what is no UTF-8. All texts in a row are good together, and each by
-        itself where none begins within a character."""
-        some = lengths > 0
-        heads = self._chunk.data[starts[some]]
-        try:
-            self._chunk.data[marked.view(np.bool_)].tobytes().decode()
-            if ((heads & 0xC0) != 0x80).all():
-                return
-        except UnicodeDecodeError:
-            pass
-        for row, start, length in zip(rows.tolist(), starts.tolist(), lengths.tolist(), strict=True):
-            try:
-                self._chunk.raw[start : start + length].decode()
-            except UnicodeDecodeError:
-                self.odd[row] = True
-
 
 _Writer: TypeAlias = Callable[[Columns, Form, Array, Array], tuple[Array | int, Array | int]]
 _WRITERS: Final[dict[Kind, _Writer]] = {
@@ -456,11 +359,6 @@ def tuple_ends(
     return at, slots
 
 
-def _together(parts: list[tuple[Array, Array, Array]]) -> tuple[Array, Array, Array]:
-    starts, lengths, rows = zip(*parts, strict=True)
-    return np.concatenate(starts), np.concatenate(lengths), np.concatenate(rows)
-
-
 def _big_endian(values: Array) -> Array:
     return values.astype(">i8").view(np.uint8).reshape(-1, 8)
 
@@ -472,10 +370,3 @@ def _kept_right(size: Array) -> Array:
     """A matrix that keeps the last `size` of 8 bytes."""
     keep: Array = _RIGHT[size]
     return keep
-
-
-def _any_above(limbs: list[Array], high: int) -> Array:
-    above = np.zeros(len(limbs[0]), np.bool_)
-    for limb in limbs[high + 1 :]:
-        above |= limb != 0
-    return above

@@ -1,14 +1,50 @@
-"""Which columns can be written many rows at once, found from what writes them one by one."""
+"""The forms of columns: which can be written many rows at once, found from what writes them one by one."""
 
 from __future__ import annotations
 
-from typing import Final
+from enum import Enum, auto
+from typing import Final, NamedTuple
 
 from producer.postgres import types
-from producer.postgres.columns import Form, Kind
 from producer.postgres.printed import SCALARS, Printer
 from producer.postgres.shaping import LEFT_OUT
-from producer.postgres.types import AskedText, BinaryDecimal, Mapped, PrintedText, encode_text
+from producer.postgres.types import Ask, AskedText, BinaryDecimal, Encoder, Mapped, PrintedText, encode_text
+
+
+class Kind(Enum):
+    """How a column's values are written. ODD: one by one, by the form's `encode`. LEFT_OUT: not at all."""
+
+    BOOL = auto()
+    INT = auto()
+    OID = auto()
+    FLOAT = auto()
+    DATE = auto()
+    TIMESTAMP = auto()
+    DECIMAL = auto()
+    TEXT = auto()
+    JSONB = auto()
+    BYTES = auto()
+    UUID = auto()
+    ODD = auto()
+    LEFT_OUT = auto()
+
+
+class Form(NamedTuple):
+    """The form of a column. Columns of equal form are written together, whatever their tables.
+
+    width: bytes of a value of fixed width. precision, scale: of a decimal.
+    encode: a value as the nullable union's value branch; raises Unheld or ValueError as the scalar encoders do.
+    as_text: values come as text. ask: turns binary values to the texts that `encode` takes.
+    """
+
+    kind: Kind
+    width: int = 0
+    precision: int = 0
+    scale: int = 0
+    encode: Encoder | None = None
+    as_text: bool = False
+    ask: Ask | None = None
+
 
 _TEXTS: Final[dict[Printer, Form]] = {
     SCALARS["textsend"]: Form(Kind.TEXT),

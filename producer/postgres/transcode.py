@@ -18,10 +18,10 @@ from producer.change import Array, Commit, Event, Keepalive, Run
 from producer.errors import SourceProtocolBroken
 from producer.postgres import avro
 from producer.postgres.chunk import Chunk, inserted, kept, varints
-from producer.postgres.columns import STREAM_PREFIX, Columns, Form, Malformed, tuple_ends
+from producer.postgres.columns import STREAM_PREFIX, Columns, Malformed, tuple_ends
 from producer.postgres.connection import KEEPALIVE, XLOG_DATA, XLOG_HEADER, Payload
 from producer.postgres.decoder import Decoder
-from producer.postgres.forms import form_of
+from producer.postgres.forms import Form, form_of
 from producer.postgres.messages import LOGICAL, NO_MEANING, POSTGRES_EPOCH_MICROS
 from producer.postgres.rows import RowEncoder
 
