@@ -22,7 +22,7 @@ from pyiceberg.io.pyarrow import PyArrowFileIO
 
 from bench import fold_corpus
 from bench.contender import serve
-from glue_streaming import data_files, view_sql
+from glue_streaming import data_files, view_current
 from glue_streaming.fold import packing
 from glue_streaming.fold.lake_files import LakeFile, of_tier, written_file
 from glue_streaming.fold.layout import Bounds
@@ -88,6 +88,7 @@ class Lake:
 
     def connect(self, tiers: Sequence[str]) -> duckdb.DuckDBPyConnection:
         connection = duckdb.connect(config={"threads": 1})
+        connection.execute("SET parquet_metadata_cache = true")  # as in the laptop's Athena: a footer is read once
         connection.execute(f"CREATE SCHEMA {self.shape.source}_lake")
         paths = ", ".join(f"'{path}'" for path in self.paths(*tiers))
         table = f"{self.shape.source}_lake.{self.shape.table}"
@@ -106,7 +107,7 @@ def queries(lake: Lake) -> dict[str, tuple[tuple[str, ...], str]]:
     columns = ", ".join(column.name for column in lake.shape.columns)
     newest = "row_number() OVER (PARTITION BY id ORDER BY _era DESC, _lsn DESC, _idx DESC) = 1"
     naive = f"SELECT {columns} FROM (SELECT * FROM {table} QUALIFY {newest}) AS n WHERE _op <> 'd'"
-    view = sqlglot.transpile(view_sql.current(lake.shape), read="athena", write="duckdb")[0]
+    view = sqlglot.transpile(view_current.current(lake.shape), read="athena", write="duckdb")[0]
     return {
         "plain": (("base",), f"SELECT {columns} FROM {table}"),
         "view": (("log", "delta", "base"), view),

@@ -21,7 +21,7 @@ from pyspark.sql import SparkSession
 from bench.contender import serve
 from bench.fold_corpus import schema_and_shape
 from bench.fold_ours import ANSWER, WHERE
-from glue_streaming import view_sql
+from glue_streaming import view_current
 
 RUNTIME: Final = "org.apache.iceberg:iceberg-spark-runtime-4.1_2.13:1.11.0"
 COLUMNS: Final = [column.name for column in schema_and_shape()[1].columns]
@@ -146,7 +146,7 @@ class Peers:
 def _view() -> str:
     """Our view's text in Spark's words."""
     shape = schema_and_shape()[1]
-    text = sqlglot.transpile(view_sql.current(shape), read="athena", write="spark")[0]
+    text = sqlglot.transpile(view_current.current(shape), read="athena", write="spark")[0]
     text = text.replace("AS TIMESTAMP)", "AS TIMESTAMP_NTZ)")  # Trino's has no zone either
     return text.replace(f"`{shape.source}_lake`.`{shape.table}`", "lake.b.ours")
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from glue_streaming import view_sql, views
+from glue_streaming import view_current, view_text, views
 from glue_streaming.fold.shape import Shape, shape_of
 from glue_streaming.holes import Hole
 from glue_streaming.lake import Lake
@@ -56,7 +56,7 @@ class CutViews:
         if (self._source, table) not in self._lake.tables:
             return False
         shape = self._shape(table)
-        return self._put(table, "cut", view_sql.cut(shape), shape)
+        return self._put(table, "cut", view_current.cut(shape), shape)
 
     def _shape(self, table: str) -> Shape:
         lake = self._lake.tables[self._source, table].table
@@ -68,16 +68,17 @@ class CutViews:
             self._glue.get_table(DatabaseName=database, Name=table)
         except self._glue.exceptions.EntityNotFoundException:
             return False
-        view = views.View(database, table, kind, sql, view_sql.state_columns(shape))
+        view = views.View(database, table, kind, sql, view_current.state_columns(shape))
         return views.put(self._glue, views.annotated(view, self._lake.tables[self._source, table].table))
 
 
 def raising(shape: Shape, why: str) -> str:
     """The text of a view with the table's columns that raises with a sentence, whatever is asked of it."""
     nulls = ", ".join(
-        f"CAST(NULL AS {column.trino}) AS {view_sql.quoted(column.name)}" for column in view_sql.state_columns(shape)
+        f"CAST(NULL AS {column.trino}) AS {view_text.quoted(column.name)}"
+        for column in view_current.state_columns(shape)
     )
     sentence = (
         f"{shape.source}_cut.{shape.table} has left the cut ({why}); {shape.source}.{shape.table} shows what there is"
     )
-    return f"SELECT {nulls} FROM (VALUES (CAST({view_sql.text(sentence)} AS integer))) AS t (why) WHERE why = 0"
+    return f"SELECT {nulls} FROM (VALUES (CAST({view_text.text(sentence)} AS integer))) AS t (why) WHERE why = 0"

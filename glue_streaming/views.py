@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from pyiceberg.catalog import Catalog
 from pyiceberg.table import Table
 
-from glue_streaming import view_sql
+from glue_streaming import view_current, view_history, view_text
 from glue_streaming.fold.errors import ViewContested, ViewRefused
 from glue_streaming.fold.shape import Shape, ShapeColumn, shape_of
 from glue_streaming.lake_table import COMMENT, catalog_text, identifier
@@ -125,11 +125,11 @@ def annotated(view: View, table: Table) -> View:
 def views_of(shape: Shape) -> Iterator[View]:
     """The views of a table: current, cut, changes, versions."""
     source, table = shape.source, shape.table
-    versions = view_sql.versions(shape) if shape.key else view_sql.keyless_versions(shape)
-    yield View(source, table, "current", view_sql.current(shape), view_sql.state_columns(shape))
-    yield View(f"{source}_cut", table, "cut", view_sql.cut(shape), view_sql.state_columns(shape))
-    yield View(f"{source}_history", table, "changes", view_sql.changes(shape), view_sql.change_columns(shape))
-    yield View(f"{source}_history", f"{table}{VERSIONS}", "versions", versions, view_sql.version_columns(shape))
+    versions = view_history.versions(shape)
+    yield View(source, table, "current", view_current.current(shape), view_current.state_columns(shape))
+    yield View(f"{source}_cut", table, "cut", view_current.cut(shape), view_current.state_columns(shape))
+    yield View(f"{source}_history", table, "changes", view_history.changes(shape), view_history.change_columns(shape))
+    yield View(f"{source}_history", f"{table}{VERSIONS}", "versions", versions, view_history.version_columns(shape))
 
 
 def put(glue: Any, view: View) -> bool:
@@ -176,7 +176,7 @@ def table_input(view: View, standing: Mapping[str, str] | None = None) -> dict[s
 
 def _refusing(view: View, why: str) -> View:
     """What stands in the place of a view that the catalog cannot hold."""
-    sentence = view_sql.text(why)
+    sentence = view_text.text(why)
     return View(
         view.database,
         view.name,

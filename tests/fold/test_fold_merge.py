@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glue_streaming import view_sql
+from glue_streaming import view_current, view_history
 from glue_streaming.fold.errors import SnapshotUnusable
 from glue_streaming.fold.layout import Bounds
 from glue_streaming.fold.shape import Shape
@@ -172,7 +172,7 @@ def test_current_views_equal_the_source(seed: int, shape: Shape, in_folder: Call
     """At every moment, whatever was folded how, the current view holds the source's rows, value by value."""
 
     def check(source: Source, lake: LocalLake) -> None:
-        assert states(shape, lake.query(view_sql.current(shape))) == source.current()
+        assert states(shape, lake.query(view_current.current(shape))) == source.current()
 
     play(shape, seed, in_folder(), check)
 
@@ -184,7 +184,7 @@ def test_cut_views_equal_the_source_at_the_watermark(seed: int, shape: Shape, in
 
     def check(source: Source, lake: LocalLake) -> None:
         lsn = source.rng.choice([lsn for lsn in source.at if lsn >= lake.line.lsn])
-        assert states(shape, lake.query(view_sql.cut(shape), Line(1, lsn))) == source.at[lsn]
+        assert states(shape, lake.query(view_current.cut(shape), Line(1, lsn))) == source.at[lsn]
 
     play(shape, seed, in_folder(), check)
 
@@ -194,7 +194,7 @@ def test_cut_views_equal_the_source_at_the_watermark(seed: int, shape: Shape, in
 def test_history_holds_every_change_once(seed: int, in_folder: Callable[[], Path]) -> None:
     """The view of changes holds each emitted change once, at its position, folded or not."""
     source, lake = play(KEYED, seed, in_folder(), lambda source, lake: None)
-    found = sorted((row[1], row[2], row[3], row[0], row[8]) for row in lake.query(view_sql.changes(KEYED)))
+    found = sorted((row[1], row[2], row[3], row[0], row[8]) for row in lake.query(view_history.changes(KEYED)))
     assert found == sorted((r["_era"], r["_lsn"], r["_idx"], r["_op"], r["id"]) for r in source.emitted)
 
 
@@ -204,7 +204,7 @@ def test_versions_hold_every_version_with_its_times(seed: int, in_folder: Callab
     """The type-2 view has each version with its values, valid from its commit to the next one's, or still valid."""
 
     def check(source: Source, lake: LocalLake) -> None:
-        found = lake.query(view_sql.versions(KEYED))
+        found = lake.query(view_history.versions(KEYED))
         rows = [row for row in found if not row[6]]
         expected = [tuple(v[c] for c in ("valid_from", "valid_to", "id", "n", "doc", "tags")) for v in source.versions]
         expected = [version for version in expected if version[0] != version[1]]  # it was never anybody's row
@@ -257,13 +257,13 @@ def test_an_activated_snapshot_equals_the_source(
     except SnapshotUnusable as error:
         assert shape is KEYED and any(row["_old_key"] for row in source.emitted), error
         return
-    assert states(shape, lake.query(view_sql.current(shape))) == source.current()
-    live = {row[2]: row[3] for row in lake.query(view_sql.versions(shape)) if row[1] is None}
+    assert states(shape, lake.query(view_current.current(shape))) == source.current()
+    live = {row[2]: row[3] for row in lake.query(view_history.versions(shape)) if row[1] is None}
     assert live == {key: row["n"] for key, row in source.state.items()}
     source.transaction()
     lake.append("log", [row for row in source.emitted if row["_lsn"] == source.lsn])
     lake.fold(Line(1, source.lsn), major=rng.random() < 0.5)
-    assert states(shape, lake.query(view_sql.current(shape))) == source.current()
+    assert states(shape, lake.query(view_current.current(shape))) == source.current()
 
 
 def test_a_row_whose_delete_was_lost_is_gone_behind_the_snapshot(in_folder: Callable[[], Path]) -> None:
@@ -274,8 +274,8 @@ def test_a_row_whose_delete_was_lost_is_gone_behind_the_snapshot(in_folder: Call
     lake.append("staged", [lake_row(1, 9, 0, "r", {"id": 1, "n": 2}, START)])
     state = SnapshotState(low=10, groups=1, ended={0: EndedGroup(1, 10, None, None, 1)})
     lake.activate(Line(1, 12), 1, state)
-    assert states(PLAIN, lake.query(view_sql.current(PLAIN))) == [(1, 2)]
-    history = sorted((row[0], row[2], row[8]) for row in lake.query(view_sql.changes(PLAIN)))
+    assert states(PLAIN, lake.query(view_current.current(PLAIN))) == [(1, 2)]
+    history = sorted((row[0], row[2], row[8]) for row in lake.query(view_history.changes(PLAIN)))
     assert history == [("c", 5, 5), ("d", 9, 5), ("r", 9, 1)]
 
 
@@ -336,9 +336,9 @@ def test_a_value_left_out_is_never_taken_from_before_a_delete(major: bool, in_fo
     lake.append("log", [lake_row(1, 8, 0, "u", {"id": 1, "n": 2}, START, ["doc"])])
     for line in (5, 7, 9):
         lake.fold(Line(1, line), major=major and line == 9)
-        assert states(KEYED, lake.query(view_sql.current(KEYED))) == [(1, 2, None, None)], line
+        assert states(KEYED, lake.query(view_current.current(KEYED))) == [(1, 2, None, None)], line
     lake.fold(Line(1, 9), major=True)
-    assert states(KEYED, lake.query(view_sql.current(KEYED))) == [(1, 2, None, None)]
+    assert states(KEYED, lake.query(view_current.current(KEYED))) == [(1, 2, None, None)]
 
 
 def test_a_view_joins_what_log_delta_and_base_know_of_a_row(in_folder: Callable[[], Path]) -> None:
@@ -346,7 +346,7 @@ def test_a_view_joins_what_log_delta_and_base_know_of_a_row(in_folder: Callable[
     lake = lake_of(KEYED, in_folder())
 
     def shown() -> list[tuple[Any, ...]]:
-        return states(KEYED, lake.query(view_sql.current(KEYED)))
+        return states(KEYED, lake.query(view_current.current(KEYED)))
 
     for key in (1, 2, 3, 4):
         lake.append("base", [lake_row(1, key, 0, "c", {"id": key, "n": key, "doc": f"doc {key}"}, START)])

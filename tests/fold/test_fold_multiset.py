@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from glue_streaming import view_sql
+from glue_streaming import view_current, view_history
 from glue_streaming.fold.layout import Bounds
 from glue_streaming.state import EndedGroup, SnapshotState
 from schemas.change_record import Column
@@ -188,7 +188,7 @@ def test_current_views_equal_the_source(seed: int, in_folder: Callable[[], Path]
     """At every moment, whatever was folded how, the current view holds each row as often as the source."""
 
     def check(source: Source, lake: LocalLake) -> None:
-        assert contents(lake.query(view_sql.current(SHAPE))) == source.current()
+        assert contents(lake.query(view_current.current(SHAPE))) == source.current()
 
     play(seed, in_folder(), check)
 
@@ -200,7 +200,7 @@ def test_cut_views_equal_the_source_at_the_watermark(seed: int, in_folder: Calla
 
     def check(source: Source, lake: LocalLake) -> None:
         lsn = source.rng.choice([lsn for lsn in source.at if lsn >= lake.line.lsn])
-        assert contents(lake.query(view_sql.cut(SHAPE), Line(1, lsn))) == source.at[lsn]
+        assert contents(lake.query(view_current.cut(SHAPE), Line(1, lsn))) == source.at[lsn]
 
     play(seed, in_folder(), check)
 
@@ -212,7 +212,7 @@ def test_versions_hold_every_row_with_its_times(seed: int, in_folder: Callable[[
 
     def check(source: Source, lake: LocalLake) -> None:
         found: Counter[tuple[str, datetime, datetime | None]] = Counter()
-        for row in lake.query(view_sql.keyless_versions(SHAPE)):
+        for row in lake.query(view_history.versions(SHAPE)):
             (text,) = contents([row], first=2)
             found[text, row[0], row[1]] += 1
         assert found == source.all_versions()
@@ -225,7 +225,7 @@ def rows_at(lsn: int, op: str, *docs: str) -> list[Row]:
 
 
 def docs(lake: LocalLake) -> list[str]:
-    return sorted(row[3] for row in lake.query(view_sql.current(SHAPE)))
+    return sorted(row[3] for row in lake.query(view_current.current(SHAPE)))
 
 
 def test_a_minor_fold_leaves_base_alone_and_a_major_one_rewrites_what_loses_a_row(
@@ -276,7 +276,7 @@ def test_a_snapshot_without_rows_ends_what_was_there(in_folder: Callable[[], Pat
     lake.activate(Line(1, 10), 2, replace(empty, ended={0: EndedGroup(1, 10, None, None, 0)}))
     assert [(row["_op"], row["_lsn"]) for row in lake.rows("history")] == [("c", 7), ("t", 9)]
     assert docs(lake) == []
-    ((_, ended, *_),) = lake.query(view_sql.keyless_versions(SHAPE))
+    ((_, ended, *_),) = lake.query(view_history.versions(SHAPE))
     assert ended is not None
 
 
@@ -293,7 +293,7 @@ def test_many_small_files_become_one(in_folder: Callable[[], Path]) -> None:
 
 def test_an_append_only_table_reads_no_position_of_base(in_folder: Callable[[], Path]) -> None:
     """Without deletes a table pays nothing for them: its views are the plain ones."""
-    assert "cancelled" not in view_sql.current(APPEND_ONLY)
+    assert "cancelled" not in view_current.current(APPEND_ONLY)
     lake = LocalLake(SCHEMA, APPEND_ONLY, in_folder())
     lake.append("log", rows_at(1, "c", "a", "a"))
     lake.fold(Line(1, 1), major=False)

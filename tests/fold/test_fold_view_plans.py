@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from glue_streaming import view_sql
+from glue_streaming import view_current
 from glue_streaming.fold.shape import Shape
 from schemas.change_record import Column
 from schemas.position import Line
@@ -38,7 +38,7 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> LocalLake:
     return made
 
 
-@pytest.mark.parametrize("view", [view_sql.current, view_sql.cut])
+@pytest.mark.parametrize("view", [view_current.current, view_current.cut])
 @pytest.mark.parametrize("key", [7, 1000, 1001])
 def test_a_condition_on_the_key_reaches_every_scan_that_grows_with_the_table(
     lake: LocalLake, view: Callable[[Shape], str], key: int
@@ -57,19 +57,19 @@ def test_nothing_is_looked_up_for_values_left_out_where_there_are_none(lake: Loc
     """The scan of all tiers gives on one chunk at most; where there is a row of the kind it reads for that key."""
     if not lake.shape.torn:
         return
-    _, scans = looked_up(lake, view_sql.current(lake.shape), "TRUE")
+    _, scans = looked_up(lake, view_current.current(lake.shape), "TRUE")
     ((_, given),) = [scan for scan in scans if "'base'))" in scan[0]]
     assert given <= 2048
     left_out = lake_row(1, ROWS + 3, 0, "u", {"id": 1001, "n": -1}, AT, ["doc"])
     lake.append("log", [left_out])
-    rows, scans = looked_up(lake, view_sql.current(lake.shape), "n = -1")
+    rows, scans = looked_up(lake, view_current.current(lake.shape), "n = -1")
     ((_, given),) = [scan for scan in scans if "'base'))" in scan[0]]
     assert rows == [(1001, -1)] and given <= 2048
 
 
 def test_a_watermark_below_the_fold_line_shows_each_key_once(lake: LocalLake) -> None:
     """It never should be: the view then shows the state at the line, neither older rows beside it nor log rows."""
-    rows = lake.query(view_sql.cut(lake.shape), Line(1, ROWS // 2))
+    rows = lake.query(view_current.cut(lake.shape), Line(1, ROWS // 2))
     assert sorted(row[:2] for row in rows) == [(n, n if n % 1000 else -n) for n in range(ROWS)]
 
 
