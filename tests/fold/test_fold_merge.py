@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from glue_streaming.fold.errors import SnapshotUnusable
 from glue_streaming.fold.layout import Bounds
 from glue_streaming.fold.shape import Shape
 from glue_streaming.state import EndedGroup, SnapshotState
+from glue_streaming.view_lineage import HOPS
 from schemas.change_record import Column
 from schemas.position import Line
 from tests.fold.local_lake import MANY_PARTS, ONE_PART, LocalLake, Row, lake_row, schema_of
@@ -365,3 +367,42 @@ def test_a_view_joins_what_log_delta_and_base_know_of_a_row(in_folder: Callable[
     lake.append("log", [lake_row(1, 9, 1, "c", {"id": 1, "n": 1}, START)])
     lake.append("log", [lake_row(1, 10, 0, "u", {"id": 1, "n": 2}, START, ["doc"])])
     assert shown() == [(1, 2, None, None)]
+
+
+def test_a_view_follows_a_value_through_key_changes(in_folder: Callable[[], Path]) -> None:
+    """Three of them; beyond that it raises where the value is asked for. What the row itself holds is shown."""
+    lake = lake_of(KEYED, in_folder())
+    lake.append("base", [lake_row(1, 1, 0, "c", {"id": 0, "n": 0, "doc": "doc"}, START)])
+    lake.line = Line(1, 1)
+    numbers = f"SELECT id, n FROM ({view_current.current(KEYED)}) AS v"
+    for moves in range(1, 5):
+        old, new = {"id": moves - 1}, {"id": moves, "n": moves}
+        lake.append("log", [lake_row(1, moves + 1, 0, "d", old, START)])
+        lake.append("log", [lake_row(1, moves + 1, 1, "c", new, START, ["doc"], str(moves - 1))])
+        assert lake.query(numbers) == [(moves, moves)]
+        if moves <= HOPS:
+            assert states(KEYED, lake.query(view_current.current(KEYED))) == [(moves, moves, "doc", None)]
+    with pytest.raises(
+        duckdb.ConversionException, match="changed its key more than 3 times since the last fold, key 4"
+    ):
+        lake.query(view_current.current(KEYED))
+    lake.append("log", [lake_row(1, 6, 0, "u", {"id": 4, "n": 5, "doc": "new"}, START, ["tags"])])
+    assert lake.query(f"SELECT id, doc FROM ({view_current.current(KEYED)}) AS v") == [(4, "new")]
+    lake.fold(Line(1, 5), major=False)
+    assert states(KEYED, lake.query(view_current.current(KEYED))) == [(4, 5, "new", None)]
+
+
+def test_versions_follow_a_value_through_key_changes(in_folder: Callable[[], Path]) -> None:
+    """A fold completed the first of them; three later ones leave the value out, and each version shows it."""
+    lake = lake_of(KEYED, in_folder())
+    lake.append("log", [lake_row(1, 1, 0, "c", {"id": 0, "n": 0, "doc": "doc"}, START)])
+    for moves in range(1, 5):
+        at = START + timedelta(seconds=moves)
+        lake.append("log", [lake_row(1, moves + 1, 0, "d", {"id": moves - 1}, at)])
+        new = {"id": moves, "n": moves}
+        lake.append("log", [lake_row(1, moves + 1, 1, "c", new, at, ["doc"], str(moves - 1))])
+        if moves == 1:
+            lake.fold(Line(1, 2), major=False)
+    found = sorted(lake.query(view_history.versions(KEYED)), key=lambda row: row[2])
+    assert [(row[2], row[4]) for row in found] == [(n, "doc") for n in range(5)]
+    assert not any(row[6] for row in found)
