@@ -49,7 +49,7 @@ def lineages(shape: Shape, relation: str, kept: Sequence[str], span: str = "") -
         f"last_value({value}) IGNORE NULLS OVER ({line} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS known_{n}"
         for n, value in enumerate(carried(shape))
     )
-    led_to = f"lead(CASE WHEN _old_key IS NOT NULL AND cardinality(_unchanged) > 0 THEN lineage END) {pair()}"
+    led_to = f"lead(CASE WHEN _old_key IS NOT NULL THEN lineage END) {pair()}"
     parts = [
         f"numbered_rows AS (SELECT {columns}, coalesce(sum(CASE WHEN _op = 'd' THEN 1 ELSE 0 END) OVER ("
         f"PARTITION BY {key} ORDER BY {OLDEST_FIRST} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS deletes "
