@@ -34,7 +34,8 @@ def rows(
     A column that the file lacks is null; the lake's names are never used twice for different columns.
     """
     file = pq.ParquetFile(source, read_dictionary=data_files.in_dictionaries(schema), pre_buffer=False)
-    there = [name for name in schema.names if name in file.schema_arrow.names]
+    present = set(file.schema_arrow.names)
+    there = [name for name in schema.names if name in present]
     start, end = 0, file.metadata.num_rows if end is None else end
     for group in range(file.num_row_groups):
         at, start = start, start + file.metadata.row_group(group).num_rows

@@ -199,7 +199,8 @@ class _Survey:
         target, changes = (self._base, self._delta) if kind == "major" else (self._delta, [])
         scratch.load("delta", self._local.of(paths_of(changes)))
         scratch.change(None, with_delta=kind == "major")
-        scratch.keys("SELECT * FROM fresh")
+        if target:
+            scratch.keys("SELECT * FROM fresh")
         slots = [self._slot(file) for file in target]
         parts: list[Part] = []
         removed = [*self._log, *changes]

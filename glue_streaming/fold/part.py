@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from pyiceberg.io import FileIO
 from pyiceberg.schema import Schema
 
@@ -219,7 +220,7 @@ def _history(write: _Writer, scratch: Scratch) -> list[WrittenFile]:
         try:
             lying = _lying(write, scratch, "log", _schema(write, "log"))
             log = sorted_merge.in_order(lying, POSITIONS.names)
-            return write("history", _taken(log, ground.line))
+            return write("history", _taken(log, ground.line, "history"))
         except sorted_merge.Unsorted:
             pass  # what was written of it belongs to no table
     return write("history", scratch.batches(merge.history(ground.shape)))
@@ -239,9 +240,40 @@ def _merged(write: _Writer, scratch: Scratch, tier: str) -> list[WrittenFile]:
 def _streams(write: _Writer, scratch: Scratch, tier: str) -> Iterator[pa.RecordBatch]:
     shape = write.part.ground.shape
     schema = _schema(write, tier)
-    changes = sorted_merge.newest(scratch.batches(merge.incoming(shape, tier)), shape.key)
+    changes = _held(write, scratch, tier, schema)
+    if changes is None:
+        changes = sorted_merge.newest(scratch.batches(merge.incoming(shape, tier)), shape.key)
     conformed = data_files.conformed(changes, schema)
     return sorted_merge.merge(_lying(write, scratch, tier, schema), conformed, shape.key, keep_deletes=tier == "delta")
+
+
+def _held(write: _Writer, scratch: Scratch, tier: str, schema: pa.Schema) -> Iterator[pa.RecordBatch] | None:
+    """The newest change of each key, by key, where memory holds them all and the log lies in the order of positions.
+
+    Sorting the keys and taking the rows costs half of what DuckDB's sort of whole rows does. What delta has of a key is
+    older than what the log has.
+    """
+    ground = write.part.ground
+    if write.part.keys != WHOLE or ground.completed.num_rows or ground.truncate is not None or scratch.torn:
+        return None
+    log = sorted_merge.in_order(_lying(write, scratch, "log", schema), POSITIONS.names)
+    delta = _lying(write, scratch, "delta", schema) if tier == "base" else ()
+    files = [file for name in ("log", "delta") if name != tier for file in write.local.get(name, ())]
+    expected = sum(pq.read_metadata(file).num_rows for file in files)
+    held, size, count = [schema.empty_table()], 0, 0
+    try:
+        for batch in _taken(chain(delta, log), ground.line, tier):
+            held.append(pa.Table.from_batches([batch]))
+            size, count = size + batch.nbytes, count + batch.num_rows
+            if size * expected > ground.memory_bytes * count:
+                return None
+    except sorted_merge.Unsorted:
+        return None
+    rows = pa.concat_tables(held).unify_dictionaries().combine_chunks()
+    for name in ("_unchanged", "_old_key"):  # as `merge.as_tier` has it where nothing was left out
+        place = rows.schema.get_field_index(name)
+        rows = rows.set_column(place, schema.field(place), pa.nulls(rows.num_rows, schema.field(place).type))
+    return sorted_merge.last(rows, ground.shape.key, ground.batch_rows)
 
 
 def _lying(write: _Writer, scratch: Scratch, tier: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -255,15 +287,15 @@ def _lying(write: _Writer, scratch: Scratch, tier: str, schema: pa.Schema) -> It
 def _schema(write: _Writer, tier: str) -> pa.Schema:
     ground = write.part.ground
     arrow = data_files.arrow_schema(ground.schema)
-    return file_rows.schema_of(arrow, write.local.get(tier, ()), plain=ground.shape.key)
+    return file_rows.schema_of(arrow, write.local.get(tier) or write.local.get("log", ()), plain=ground.shape.key)
 
 
-def _taken(log: Iterable[pa.RecordBatch], line: Line) -> Iterator[pa.RecordBatch]:
-    """The rows of the log at or below the line, as history."""
+def _taken(log: Iterable[pa.RecordBatch], line: Line, tier: str) -> Iterator[pa.RecordBatch]:
+    """The rows at or below the line, as a tier's."""
     for batch in log:
         era, lsn = batch.column("_era"), batch.column("_lsn")
         of_era = pc.and_(pc.equal(era, line.era), pc.less_equal(lsn, line.lsn))
         taken = batch.filter(pc.or_(pc.less(era, line.era), of_era))
         place = taken.schema.get_field_index("_tier")
         field = taken.schema.field(place)
-        yield taken.set_column(place, field, pa.repeat("history", taken.num_rows).cast(field.type))
+        yield taken.set_column(place, field, pa.repeat(tier, taken.num_rows).cast(field.type))

@@ -46,7 +46,7 @@ class Scratch:
         self._keys = keys
         self._within = merge.within(shape, keys)
         self._in_log = f"({self._within} OR _op = 't')" if truncates else f"({self._within} AND _op <> 't')"
-        self._completed = False
+        self._completed = self.torn = False
         self._connection = duckdb.connect(
             config={
                 "threads": 1,
@@ -120,14 +120,17 @@ class Scratch:
         self.view("fresh", "SELECT * FROM changes")
 
     def resolve(self, *, with_base: bool, stored: bool = False) -> None:
-        """Makes `candidates` and `latest` (after `fresh`). stored: computed once, for several queries."""
+        """Makes `candidates` and `latest` (after `fresh`), and says whether a row was `torn`: left a value out.
+
+        stored: computed once, for several queries.
+        """
         shape = self._shape
-        torn = bool(shape.torn) and bool(self.rows("SELECT 1 FROM fresh WHERE len(_unchanged) > 0 LIMIT 1"))
-        if torn:
+        self.torn = bool(shape.torn) and bool(self.rows("SELECT 1 FROM fresh WHERE len(_unchanged) > 0 LIMIT 1"))
+        if self.torn:
             self.table("suspects", merge.suspects(shape))
             self.table("kin", merge.kin(shape, with_base=with_base))
             self.table("resolved", merge.resolved(shape, across_keys=False))
-        self.view("candidates", merge.candidates(shape, torn=torn))
+        self.view("candidates", merge.candidates(shape, torn=self.torn))
         (self.table if stored else self.view)("latest", merge.latest(shape))
 
     def completed(self) -> pa.Table:

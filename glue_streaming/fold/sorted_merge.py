@@ -73,6 +73,16 @@ def newest(changes: Iterable[pa.RecordBatch], key: Sequence[str]) -> Iterator[pa
         yield from held.to_batches()
 
 
+def last(rows: pa.Table, key: Sequence[str], batch_rows: int) -> Iterator[pa.RecordBatch]:
+    """Of rows in one chunk the last one of each key, in the order of the keys."""
+    order = pc.sort_indices(rows.select(list(key)), sort_keys=[(name, "ascending") for name in key])  # it is stable
+    if len(order):
+        other = pc.invert(_same_as_next(rows.select(list(key)).take(order), key))
+        order = order.filter(pa.concat_arrays([other, pa.array([True])]))
+    for at in range(0, len(order), batch_rows):
+        yield from rows.take(order.slice(at, batch_rows)).to_batches()
+
+
 class _Ahead:
     """The changes that are read and not yet used."""
 

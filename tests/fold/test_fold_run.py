@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from glue_streaming import commit, fold_job, views
@@ -218,15 +220,24 @@ def test_a_fold_that_dies_before_its_commit_changes_nothing(
     assert len(lake.rows("base")) == 6
 
 
+TAKEN = part._taken
+
+
+def _all_taken(batches: Iterable[pa.RecordBatch], line: Line, tier: str) -> Iterator[pa.RecordBatch]:
+    return TAKEN(batches, line._replace(lsn=line.lsn + 1_000) if tier == "delta" else line, tier)
+
+
 @pytest.mark.parametrize(
-    ("broken", "wrong", "tier"),
+    ("broken", "tier"),
     [
-        ("remainder", lambda line: f"SELECT * FROM log ORDER BY {merge.BY_POSITION}", "log"),
-        ("covered", lambda line: "TRUE", "delta"),
+        ({"merge.remainder": lambda line: f"SELECT * FROM log ORDER BY {merge.BY_POSITION}"}, "log"),
+        ({"merge.covered": lambda line: "TRUE", "part._held": lambda *_: None}, "delta"),
+        ({"part._taken": _all_taken}, "delta"),
     ],
+    ids=["log", "delta by query", "delta held"],
 )
 def test_a_fold_that_would_put_a_row_on_the_wrong_side_of_the_line_is_not_committed(
-    make_table: Any, complete_snapshot: Any, monkeypatch: pytest.MonkeyPatch, broken: str, wrong: Any, tier: str
+    make_table: Any, complete_snapshot: Any, monkeypatch: pytest.MonkeyPatch, broken: dict[str, Any], tier: str
 ) -> None:
     """Whatever defect lets it: the one assertion of the design stops it, and the table stays as it was."""
     lake = activated(make_table(), complete_snapshot)
@@ -235,7 +246,8 @@ def test_a_fold_that_would_put_a_row_on_the_wrong_side_of_the_line_is_not_commit
     lake.publish(31, 116.0)
     before = lake.load().metadata.current_snapshot_id
     with monkeypatch.context() as patch:
-        patch.setattr(merge, broken, wrong)
+        for name, wrong in broken.items():
+            patch.setattr(f"glue_streaming.fold.{name}", wrong)
         with pytest.raises(LineBroken, match=f"{tier} file .* is on the wrong side of"):
             fold(lake, "minor")
     assert lake.load().metadata.current_snapshot_id == before

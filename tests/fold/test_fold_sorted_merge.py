@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from glue_streaming.fold.sorted_merge import Unsorted, merge, newest
+from glue_streaming.fold.sorted_merge import Unsorted, last, merge, newest
 
 SCHEMA = pa.schema([("a", pa.int32()), ("b", pa.string()), ("_op", pa.string()), ("v", pa.int64())])
 KEY = ("a", "b")
@@ -66,3 +66,14 @@ def test_of_many_changes_of_a_key_the_last_one_stays() -> None:
     """Also where they lie in several batches."""
     changes = [batch((1, "a", "c", 1), (1, "a", "u", 2)), batch((1, "a", "u", 3), (1, None, "c", 4), (1, None, "d", 5))]
     assert [row["v"] for one in newest(changes, KEY) for row in one.to_pylist()] == [3, 5]
+
+
+def test_rows_held_in_memory_give_the_last_of_each_key_by_key() -> None:
+    """Whatever order the keys came in; cut into batches, and none of nothing."""
+    rows = pa.Table.from_batches(
+        [batch((2, "a", "c", 1), (1, None, "c", 2), (2, "a", "u", 3), (1, "b", "c", 4), (1, None, "d", 5))]
+    )
+    found = list(last(rows, KEY, 2))
+    assert [row["v"] for one in found for row in one.to_pylist()] == [4, 5, 3]
+    assert [one.num_rows for one in found] == [2, 1]
+    assert list(last(rows.slice(0, 0), KEY, 2)) == []
