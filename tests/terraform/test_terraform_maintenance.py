@@ -4,6 +4,7 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
+import boto3
 import pyarrow as pa
 import pytest
 
@@ -27,6 +28,7 @@ def test_the_maintenance_works_in_its_role(applied: Any, monkeypatch: pytest.Mon
     """It removes what a killed writer left behind and is refused nothing; no permission of its role is left over."""
     for name, value in applied.aws.environment().items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)  # that of an earlier test keeps its credentials
     schema = TableSchema("shop", "parcels", (Column("id", "long", "id", "bigint"),), ("id",))
     table = lake_table.ensure(Aws().catalog, schema, "headrace-lake")
     row = {"_op": "c", "_era": 1, "_lsn": 5, "_idx": 0, "_tier": "log", "id": 1}
