@@ -18,7 +18,7 @@ NOWHERE: Final = "CAST(-1 AS integer), CAST(-1 AS bigint), CAST(-1 AS integer)"
 """A position below all others."""
 METADATA: Final = {column.name: column for column in METADATA_COLUMNS}
 _OWN: Final = re.compile(
-    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \b(?P<own>nth|deletes|moved|came|known_\d+|lost|(?:next_)?lineage
+    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | \b(?P<own>nth|deletes|moved|came|known_\d+|same_\d+|lost|(?:next_)?lineage
     |valid_(?:from|to)|span_(?:era|lsn|idx|end)|end_(?:era|lsn|idx|committed_at))\b""",
     re.VERBOSE,
 )

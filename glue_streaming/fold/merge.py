@@ -11,6 +11,7 @@ from one key range into another, so the inserts of key changes are completed fir
 (`completed`); what follows looks at one key at a time.
 
 Keys are compared as the source compares them, save that a null equals a null and lies behind everything.
+Columns that the SQL makes for itself begin with `$`, as no table's column does.
 """
 
 from __future__ import annotations
@@ -157,16 +158,16 @@ def moved_keys(shape: Shape, changes: str = "changes") -> str:
 
 def kin(shape: Shape, *, with_base: bool) -> str:
     """All versions at hand of the suspects; each is numbered by its segment: the versions of a key between deletes."""
-    rows = f"SELECT {every(shape)}, FALSE AS older FROM changes AS rows {semi(shape, 'suspects')}"
+    rows = f"""SELECT {every(shape)}, FALSE AS "$older" FROM changes AS rows {semi(shape, "suspects")}"""
     if with_base:
         rows = f"""
             {rows} UNION ALL
-            SELECT {every(shape)}, TRUE AS older FROM base AS rows {semi(shape, "suspects")}"""
+            SELECT {every(shape)}, TRUE AS "$older" FROM base AS rows {semi(shape, "suspects")}"""
     return f"""
-        SELECT *, dense_rank() OVER (ORDER BY {names(shape.key)}, deletes) AS segment FROM (
+        SELECT *, dense_rank() OVER (ORDER BY {names(shape.key)}, "$deletes") AS "$segment" FROM (
             SELECT *, count(*) FILTER (WHERE _op = 'd') OVER (
                 PARTITION BY {names(shape.key)} ORDER BY {BY_POSITION} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING
-            ) AS deletes FROM ({rows})
+            ) AS "$deletes" FROM ({rows})
         )"""
 
 
@@ -205,20 +206,20 @@ def resolved(shape: Shape, *, across_keys: bool) -> str:
         else quoted(c.name)
         for c in shape.every
     )
-    lineages = _LINEAGES if across_keys else "WITH lineages AS (SELECT *, segment AS lineage FROM kin)"
+    lineages = _LINEAGES if across_keys else 'WITH lineages AS (SELECT *, "$segment" AS "$lineage" FROM kin)'
     return f"""
         {lineages}, carried AS (
-            SELECT *, {carriers}, bool_or(_old_key IS NOT NULL) OVER versions AS moved FROM lineages
+            SELECT *, {carriers}, bool_or(_old_key IS NOT NULL) OVER versions AS "$moved" FROM lineages
             WINDOW versions AS (
-                PARTITION BY lineage ORDER BY {BY_POSITION} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
+                PARTITION BY "$lineage" ORDER BY {BY_POSITION} ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW
             )
         )
-        SELECT {columns}, older, deletes = 0 AND NOT moved AS own FROM carried"""
+        SELECT {columns}, "$older", "$deletes" = 0 AND NOT "$moved" AS "$own" FROM carried"""
 
 
 _LINEAGES: Final = """
         WITH RECURSIVE links AS (
-            SELECT DISTINCT i.segment AS child, d.segment AS parent FROM kin AS i JOIN kin AS d
+            SELECT DISTINCT i."$segment" AS child, d."$segment" AS parent FROM kin AS i JOIN kin AS d
             ON i._old_key IS NOT NULL AND d._op = 'd' AND i._era = d._era AND i._lsn = d._lsn AND i._idx = d._idx + 1
         ), climb AS (
             SELECT child, parent FROM links
@@ -227,8 +228,8 @@ _LINEAGES: Final = """
         ), roots AS (
             SELECT child, parent AS root FROM climb WHERE parent NOT IN (SELECT child FROM links)
         ), lineages AS (
-            SELECT kin.*, coalesce(roots.root, kin.segment) AS lineage
-            FROM kin LEFT JOIN roots ON kin.segment = roots.child
+            SELECT kin.*, coalesce(roots.root, kin."$segment") AS "$lineage"
+            FROM kin LEFT JOIN roots ON kin."$segment" = roots.child
         )"""
 
 
@@ -239,12 +240,12 @@ def completed(shape: Shape) -> str:
 
 def candidates(shape: Shape, *, torn: bool) -> str:
     """`fresh`, with the values that its rows left out filled in; `own` as in `resolved`."""
-    rows = f"SELECT {every(shape)}, FALSE AS own FROM fresh AS rows"
+    rows = f'SELECT {every(shape)}, FALSE AS "$own" FROM fresh AS rows'
     if not torn:
         return rows
     return f"""
         {rows} {anti(shape, "suspects")}
-        UNION ALL SELECT {every(shape)}, own FROM resolved WHERE NOT older"""
+        UNION ALL SELECT {every(shape)}, "$own" FROM resolved WHERE NOT "$older" """
 
 
 def latest(shape: Shape) -> str:
@@ -275,7 +276,7 @@ def merged(shape: Shape, tier: str) -> str:
 
 def _unknown(tier: str) -> str:
     """What `_unchanged` becomes: in delta what base alone may know; in base there is nobody left to know it."""
-    return "CASE WHEN own AND len(_unchanged) > 0 THEN _unchanged END" if tier == "delta" else "NULL"
+    return 'CASE WHEN "$own" AND len(_unchanged) > 0 THEN _unchanged END' if tier == "delta" else "NULL"
 
 
 def live(shape: Shape) -> str:
@@ -300,7 +301,7 @@ def unknown_values(shape: Shape) -> str:
 
 
 def _carrier(number: int) -> str:
-    return f"carrier_{number}"
+    return f'"$carrier_{number}"'
 
 
 def as_tier(shape: Shape, tier: str, unchanged: str | None = None) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -311,6 +311,45 @@ def test_history_keeps_the_value_that_a_key_change_left_out(bounds: Bounds, in_f
     lake.append("log", [lake_row(1, 6, 0, "d", {"id": 1}, START), moved])
     lake.fold(Line(1, 6), major=False)
     assert [(row["id"], row["doc"]) for row in lake.rows("history")] == [(1, None), (2, "old")]
+
+
+TAKEN = (
+    *("nth", "deletes", "own", "older", "moved", "came", "lost", "segment", "lineage", "next_lineage", "known_0"),
+    *("carrier_0", "same_0", "same_1", "content", "valid_from", "valid_to", "span_era", "end_lsn", "item", "l", "w"),
+)
+
+
+@pytest.mark.parametrize("whole_rows", [False, True], ids=["keyed", "whole rows"])
+def test_columns_called_as_what_folds_and_views_make_for_themselves(whole_rows: bool, tmp_path: Path) -> None:
+    """They are the table's: each keeps its value through folds, and in every view."""
+    columns = [Column("id", "long", "id", "bigint"), Column("doc", "string", "doc", "text")]
+    columns += [Column(name, "int", name, "integer") for name in TAKEN]
+    schema, shape = schema_of(columns, () if whole_rows else ("id",))
+    lake = LocalLake(schema, replace(shape, whole_rows=whole_rows), tmp_path)
+
+    def numbers(first: int) -> list[int | None]:
+        return [None if name.startswith("same") else first + n for n, name in enumerate(TAKEN)]
+
+    def row(lsn: int, idx: int, op: str, key: int, first: int, *left_out: Any) -> Row:
+        values = {"id": key, "doc": None if left_out else "d"} | dict(zip(TAKEN, numbers(first), strict=True))
+        return lake_row(1, lsn, idx, op, values, START + timedelta(seconds=lsn), *left_out)
+
+    lake.append("log", [row(1, 0, "c", 1, 100)])
+    lake.fold(Line(1, 1), major=True)
+    if whole_rows:
+        changes = [row(2, 0, "d", 1, 100), row(2, 1, "c", 1, 200)], [row(3, 0, "d", 1, 200), row(3, 1, "c", 2, 300)]
+    else:
+        changes = [row(2, 0, "u", 1, 200, ["doc"])], [row(3, 0, "d", 1, 0), row(3, 1, "c", 2, 300, ["doc"], "1")]
+    for number, rows in enumerate(changes, 2):
+        lake.append("log", rows)
+        expected = [(2 if number == 3 else 1, "d", *numbers(100 * number))]
+        for major in (None, False, True):
+            if major is not None:
+                lake.fold(Line(1, number), major=major)
+            for view in (view_current.current, view_current.cut):
+                assert states(lake.shape, lake.query(view(lake.shape), Line(1, number))) == expected, major
+            versions = lake.query(view_history.versions(lake.shape))
+            assert [row[2 : 4 + len(TAKEN)] for row in versions if row[1] is None] == expected, major
 
 
 def test_rows_of_a_later_snapshot_stay_staged(in_folder: Callable[[], Path]) -> None:
