@@ -62,8 +62,8 @@ def provision(aws: Aws, deployment: Deployment) -> Workflows:
     """Makes what is missing and updates the rest. The schedules come last, so that they find everything there."""
     names = deployment.names
     _stream(aws, deployment)
-    for table, keys in DYNAMODB_KEYS.items():
-        _dynamodb_table(aws.client("dynamodb"), names.dynamodb(table), keys)
+    for table in DYNAMODB_KEYS:
+        dynamodb_table(aws.client("dynamodb"), table, names.dynamodb(table))
     _unless_there(lambda: aws.client("s3").create_bucket(Bucket=names.bucket))
     _upload(aws, names)
     _catalog(aws, deployment)
@@ -105,7 +105,9 @@ def _stream(aws: Aws, deployment: Deployment) -> None:
     )
 
 
-def _dynamodb_table(dynamodb: Any, name: str, keys: tuple[tuple[str, str], ...]) -> None:
+def dynamodb_table(dynamodb: Any, table: str, name: str) -> None:
+    """Makes one of the tables of DYNAMODB_KEYS, under a name, unless it is there."""
+    keys = DYNAMODB_KEYS[table]
     _unless_there(
         lambda: dynamodb.create_table(
             TableName=name,

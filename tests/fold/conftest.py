@@ -21,6 +21,7 @@ from glue_streaming.aws import Aws
 from glue_streaming.state import EndedGroup, SnapshotState, stream_state
 from localaws.process import LocalAws, running
 from ops.names import DYNAMODB_KEYS
+from ops.provision import dynamodb_table
 from schemas.change_record import Column, TableSchema
 from schemas.position import Line
 
@@ -50,15 +51,8 @@ def local_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
         for name, value in aws.environment().items():
             patch.setenv(name, value)
         aws.client("s3").create_bucket(Bucket="headrace-lake")
-        for table, keys in DYNAMODB_KEYS.items():
-            aws.client("dynamodb").create_table(
-                TableName=f"headrace-{table}",
-                KeySchema=[
-                    {"AttributeName": n, "KeyType": t} for (n, _), t in zip(keys, ("HASH", "RANGE"), strict=False)
-                ],
-                AttributeDefinitions=[{"AttributeName": n, "AttributeType": kind} for n, kind in keys],
-                BillingMode="PAY_PER_REQUEST",
-            )
+        for table in DYNAMODB_KEYS:
+            dynamodb_table(aws.client("dynamodb"), table, f"headrace-{table}")
         yield aws
 
 

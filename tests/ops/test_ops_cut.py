@@ -16,6 +16,7 @@ from glue_streaming.requests import CutRequest, Requests
 from glue_streaming.watermark_view import Entry
 from ops import __main__, asking, cut_verb
 from ops.holes import Place
+from ops.provision import dynamodb_table
 from schemas.position import Line
 
 NOW = datetime(2026, 1, 2, 5, 0, tzinfo=UTC)
@@ -27,12 +28,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)  # other tests' AWS may be in the environment
     with mock_aws():
         glue, dynamodb = (boto3.client(name, region_name="eu-west-1") for name in ("glue", "dynamodb"))
-        dynamodb.create_table(
-            TableName="headrace-sources",
-            KeySchema=[{"AttributeName": "source", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("source", "item")],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        dynamodb_table(dynamodb, "sources", "headrace-sources")
         glue.create_database(DatabaseInput={"Name": "shop_cut"})
         made = Place(glue, dynamodb, "shop", "headrace-sources")
         monkeypatch.setattr(asking, "place", lambda arguments: made)

@@ -19,6 +19,7 @@ from glue_streaming.fold.failing import Failing, note
 from glue_streaming.state import FoldState, FoldTotals, StreamState, Totals
 from ops import __main__, asking, fold, stack
 from ops.holes import Place
+from ops.provision import dynamodb_table
 from schemas.position import Line
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -54,14 +55,8 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clients]:
     with mock_aws():
         made = Clients()
         glue, dynamodb = made.client("glue"), made.client("dynamodb")
-        keys = {"settings": ("job", "name"), "tables": ("table",)}
-        for table, names in keys.items():
-            dynamodb.create_table(
-                TableName=f"headrace-{table}",
-                KeySchema=[{"AttributeName": n, "KeyType": k} for n, k in zip(names, ("HASH", "RANGE"), strict=False)],
-                AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in names],
-                BillingMode="PAY_PER_REQUEST",
-            )
+        for table in ("settings", "tables"):
+            dynamodb_table(dynamodb, table, f"headrace-{table}")
         dynamodb.put_item(TableName="headrace-tables", Item={"table": {"S": "shop.held"}, "paused": {"BOOL": True}})
         for database in ("shop_lake", "shop_cut"):
             glue.create_database(DatabaseInput={"Name": database})

@@ -17,6 +17,7 @@ from glue_streaming.state import Accepted, EndedGroup, SnapshotState, StreamStat
 from ops import __main__, asking, holes
 from ops.errors import NoSuchHole, NotApplicable, TookTooLong
 from ops.holes import Place
+from ops.provision import dynamodb_table
 from producer.blocks import Lane
 from producer.requests import Requests
 from producer.spool import Resent
@@ -36,12 +37,7 @@ def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)  # other tests' AWS may be in the environment
     with mock_aws():
         glue, dynamodb = (boto3.client(name, region_name="eu-west-1") for name in ("glue", "dynamodb"))
-        dynamodb.create_table(
-            TableName="headrace-sources",
-            KeySchema=[{"AttributeName": "source", "KeyType": "HASH"}, {"AttributeName": "item", "KeyType": "RANGE"}],
-            AttributeDefinitions=[{"AttributeName": n, "AttributeType": "S"} for n in ("source", "item")],
-            BillingMode="PAY_PER_REQUEST",
-        )
+        dynamodb_table(dynamodb, "sources", "headrace-sources")
         for suffix in ("_lake", "_cut"):
             glue.create_database(DatabaseInput={"Name": f"shop{suffix}"})
         yield Place(glue, dynamodb, "shop", "headrace-sources")

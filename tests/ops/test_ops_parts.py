@@ -14,6 +14,7 @@ from ops import parts
 from ops.aws import Aws
 from ops.errors import OpsError
 from ops.names import DYNAMODB_KEYS, Names, databases
+from ops.provision import dynamodb_table
 
 NAMES = Names()
 JOBS, SCHEDULES = ("headrace-stream", "headrace-fold"), ("headrace-ingest", "headrace-fold")
@@ -34,15 +35,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 def make_parts(aws: Aws) -> None:
     aws.client("kinesis").create_stream(StreamName="headrace", ShardCount=2)
     aws.client("s3").create_bucket(Bucket=NAMES.bucket)
-    for table, keys in DYNAMODB_KEYS.items():
-        aws.client("dynamodb").create_table(
-            TableName=NAMES.dynamodb(table),
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": key, "AttributeType": kind} for key, kind in keys],
-            KeySchema=[
-                {"AttributeName": key, "KeyType": kind} for (key, _), kind in zip(keys, ("HASH", "RANGE"), strict=False)
-            ],
-        )
+    for table in DYNAMODB_KEYS:
+        dynamodb_table(aws.client("dynamodb"), table, NAMES.dynamodb(table))
     for database in databases("shop"):
         aws.client("glue").create_database(DatabaseInput={"Name": database})
     role = aws.client("iam").create_role(RoleName="headrace-any", AssumeRolePolicyDocument=TRUST)["Role"]["Arn"]

@@ -15,6 +15,7 @@ from glue_streaming.fold.failing import Failing, note
 from glue_streaming.holes import Hole
 from glue_streaming.state import EndedGroup, FoldState, SnapshotState, StreamState
 from ops import status
+from ops.provision import dynamodb_table
 from schemas.position import Line, Position
 
 GAP = Hole("0", Position(1, 10, 0), Position(1, 20, 3), "gap", "2026-01-02T03:00:00+00:00")
@@ -30,12 +31,7 @@ def glue(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             glue.create_database(DatabaseInput={"Name": f"shop{suffix}"})
         for job in ("stream", "fold"):
             glue.create_job(Name=job, Role="r", Command={"Name": "gluestreaming"})
-        keys = {"KeySchema": [{"AttributeName": "table", "KeyType": "HASH"}]}
-        attributes = [{"AttributeName": "table", "AttributeType": "S"}]
-        dynamodb = boto3.client("dynamodb", region_name="eu-west-1")
-        dynamodb.create_table(
-            TableName="tables", AttributeDefinitions=attributes, BillingMode="PAY_PER_REQUEST", **keys
-        )
+        dynamodb_table(boto3.client("dynamodb", region_name="eu-west-1"), "tables", "tables")
         yield glue
 
 

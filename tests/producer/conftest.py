@@ -24,6 +24,7 @@ import pytest
 from glue_streaming.chain import Duplicate, Lane, Load, advance, judge
 from localaws.process import LocalAws, running
 from ops.postgres_server import PostgresServer
+from ops.provision import dynamodb_table
 from producer.change import Change
 from producer.spool import Spool
 from schemas.block import Block, Kind, datums, decode
@@ -40,8 +41,8 @@ PATIENCE_SECONDS = 180
 @pytest.fixture(scope="session")
 def producer_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalAws]:
     with running(tmp_path_factory.mktemp("aws")) as server:
-        for name, keys in (("schemas", "subject:S version:N"), ("sources", "source:S item:S")):
-            make_table(server.client("dynamodb"), f"headrace-{name}", keys)
+        for table in ("schemas", "sources"):
+            dynamodb_table(server.client("dynamodb"), table, f"headrace-{table}")
         server.client("s3").create_bucket(Bucket="headrace-lake")
         yield server
 
@@ -56,18 +57,6 @@ def producer_postgres() -> Iterator[PostgresServer]:
             yield server
         finally:
             server.stop("immediate")
-
-
-def make_table(dynamodb: Any, name: str, keys: str) -> None:
-    pairs = [key.split(":") for key in keys.split()]
-    dynamodb.create_table(
-        TableName=name,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": key, "AttributeType": kind} for key, kind in pairs],
-        KeySchema=[
-            {"AttributeName": key, "KeyType": role} for (key, _), role in zip(pairs, ("HASH", "RANGE"), strict=True)
-        ],
-    )
 
 
 @dataclass

@@ -7,6 +7,7 @@ import pytest
 from botocore.exceptions import ClientError
 from moto import mock_aws
 
+from ops.provision import dynamodb_table
 from producer.blocks import Lane
 from producer.era import LEASE_SECONDS, SPEAK_SECONDS, Lease
 from producer.errors import AnotherAgent, ContinuityBroken
@@ -25,15 +26,7 @@ def dynamodb(monkeypatch):
     monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
     with mock_aws():
         client = boto3.client("dynamodb", region_name="eu-west-1")
-        client.create_table(
-            TableName=TABLE,
-            BillingMode="PAY_PER_REQUEST",
-            AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("source", "item")],
-            KeySchema=[
-                {"AttributeName": "source", "KeyType": "HASH"},
-                {"AttributeName": "item", "KeyType": "RANGE"},
-            ],
-        )
+        dynamodb_table(client, "sources", TABLE)
         yield client
 
 

@@ -36,10 +36,12 @@ from glue_streaming.lake_table import identifier
 from glue_streaming.state import fold_state, stream_state
 from localaws.athena_engine import Engine
 from localaws.process import LocalAws, running
+from ops.names import DYNAMODB_KEYS
 from ops.postgres_server import PostgresServer
+from ops.provision import dynamodb_table
 from producer import failpoints as agent_failpoints
 from schemas.registry import Registry
-from tests.producer.conftest import Arrived, Rig, make_table
+from tests.producer.conftest import Arrived, Rig
 from tests.streaming import athena, kill_driver
 
 TABLES: Final = ("accounts", "orders")
@@ -356,29 +358,14 @@ def made(seed: int, rows_per_transaction: int) -> Iterator[Chaos]:
 
 
 def _make_services(aws: LocalAws) -> None:
-    kinds = "schemas=subject:S version:N,sources=source:S item:S,shards=job:S shard:S"
-    for table in f"{kinds},settings=job:S name:S,tables=table:S".split(","):
-        name, _, keys = table.partition("=")
-        _make(aws.client("dynamodb"), f"headrace-{name}", keys)
+    for table in DYNAMODB_KEYS:
+        dynamodb_table(aws.client("dynamodb"), table, f"headrace-{table}")
     aws.client("s3").create_bucket(Bucket="headrace-lake")
     for database in ("chaos", "chaos_history"):
         aws.client("glue").create_database(DatabaseInput={"Name": database})
     kinesis = aws.client("kinesis")
     kinesis.create_stream(StreamName="chaos", ShardCount=2)
     kinesis.get_waiter("stream_exists").wait(StreamName="chaos")
-
-
-def _make(dynamodb: Any, name: str, keys: str) -> None:
-    if " " in keys:
-        make_table(dynamodb, name, keys)
-        return
-    key, kind = keys.split(":")
-    dynamodb.create_table(
-        TableName=name,
-        BillingMode="PAY_PER_REQUEST",
-        AttributeDefinitions=[{"AttributeName": key, "AttributeType": kind}],
-        KeySchema=[{"AttributeName": key, "KeyType": "HASH"}],
-    )
 
 
 def main() -> int:

@@ -20,6 +20,8 @@ from glue_streaming.settings import parse_arguments
 from glue_streaming.state import StreamState
 from glue_streaming.task import Outcome, Task
 from localaws.process import LocalAws, running
+from ops.names import DYNAMODB_KEYS
+from ops.provision import dynamodb_table
 from schemas import block as blocks
 from schemas import control
 from schemas.block import Block, Codec, Kind
@@ -219,14 +221,8 @@ def make_world(aws_server: LocalAws) -> Callable[..., World]:
         kinesis = aws_server.client("kinesis")
         kinesis.create_stream(StreamName=world.stream, ShardCount=shards)
         kinesis.get_waiter("stream_exists").wait(StreamName=world.stream, WaiterConfig={"Delay": 1, "MaxAttempts": 120})
-        for table, hash_key, range_key, kind in (
-            ("schemas", "subject", "version", "N"),
-            ("tables", "table", None, "S"),
-            ("settings", "job", "name", "S"),
-            ("shards", "job", "shard", "S"),
-            ("sources", "source", "item", "S"),
-        ):
-            _dynamodb_table(aws_server.client("dynamodb"), f"{world.prefix}-{table}", hash_key, range_key, kind)
+        for table in DYNAMODB_KEYS:
+            dynamodb_table(aws_server.client("dynamodb"), table, f"{world.prefix}-{table}")
         return world
 
     return make
@@ -336,13 +332,3 @@ def quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
     """Waits between retries are as many, and shorter."""
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff._BASE", 1.01)
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.01)
-
-
-def _dynamodb_table(dynamodb: Any, name: str, hash_key: str, range_key: str | None, kind: str) -> None:
-    keys = [(hash_key, "HASH", "S"), *([(range_key, "RANGE", kind)] if range_key else [])]
-    dynamodb.create_table(
-        TableName=name,
-        KeySchema=[{"AttributeName": key, "KeyType": role} for key, role, _ in keys],
-        AttributeDefinitions=[{"AttributeName": key, "AttributeType": scalar} for key, _, scalar in keys],
-        BillingMode="PAY_PER_REQUEST",
-    )
