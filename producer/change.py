@@ -9,7 +9,7 @@ Snapshots yield `Change`s, `Run`s and `Rejected`s only.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -98,33 +98,25 @@ class Run:
             return self
         start = int(self.ends[first - 1]) if first else 0
         rows = slice(first, last)
-        return Run(
-            self.table,
-            self.schema,
-            self.era,
-            self.lsns[rows],
-            self.idxs[rows],
-            self.times[rows],
-            self.ends[rows] - start,
-            self.datums[start : int(self.ends[last - 1])],
-            None if self.hashes is None else self.hashes[rows],
-        )
+        return self._of(rows, self.ends[rows] - start, self.datums[start : int(self.ends[last - 1])])
 
     def chosen(self, rows: Array) -> Run:
         """The changes of rising numbers."""
         ends = self.ends[rows]
         starts = np.where(rows > 0, self.ends[rows - 1], 0)
         spans = zip(starts.tolist(), ends.tolist(), strict=True)
-        return Run(
-            self.table,
-            self.schema,
-            self.era,
-            self.lsns[rows],
-            self.idxs[rows],
-            self.times[rows],
-            np.cumsum(ends - starts),
-            b"".join([self.datums[start:end] for start, end in spans]),
-            None if self.hashes is None else self.hashes[rows],
+        datums = b"".join([self.datums[start:end] for start, end in spans])
+        return self._of(rows, np.cumsum(ends - starts), datums)
+
+    def _of(self, rows: slice | Array, ends: Array, datums: bytes) -> Run:
+        return replace(
+            self,
+            lsns=self.lsns[rows],
+            idxs=self.idxs[rows],
+            times=self.times[rows],
+            ends=ends,
+            datums=datums,
+            hashes=None if self.hashes is None else self.hashes[rows],
         )
 
 

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import time
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 
@@ -51,8 +50,17 @@ def _start(server: PostgresServer, seconds: float = PATIENCE_SECONDS) -> None:
         time.sleep(0.1)
 
 
-def _copy(source: Path, target: Path) -> None:
-    subprocess.run(["cp", "-a", str(source), str(target)], check=True)
+def _back_up(server: PostgresServer) -> None:
+    server.stop("fast")
+    subprocess.run(["cp", "-a", str(server.folder / "data"), str(server.folder / "backup")], check=True)
+    server.start()
+
+
+def _restore(server: PostgresServer) -> None:
+    server.stop("fast")
+    shutil.rmtree(server.folder / "data")
+    (server.folder / "backup").rename(server.folder / "data")
+    server.start()
 
 
 def test_a_restarted_and_a_crashed_server_are_waited_for(own_rig):
@@ -78,16 +86,10 @@ def test_a_restored_copy_is_refused_until_a_new_era(own_rig):
     rig.sql(SETUP)
     agent = rig.start()
     rig.until_complete()
-    folder = rig.postgres.folder
-    rig.postgres.stop("fast")
-    _copy(folder / "data", folder / "backup")
-    rig.postgres.start()
+    _back_up(rig.postgres)
     _insert(rig, 1000)
     rig.until_complete()
-    rig.postgres.stop("fast")
-    shutil.rmtree(folder / "data")
-    (folder / "backup").rename(folder / "data")
-    rig.postgres.start()
+    _restore(rig.postgres)
     assert agent.wait(PATIENCE_SECONDS) == ContinuityBroken.exit_code
     assert "restored from a backup" in rig.log
     _insert(rig, 5000)
@@ -101,18 +103,12 @@ def test_a_restored_copy_that_has_moved_on_is_found_by_its_history(own_rig):
     rig.sql(SETUP)
     agent = rig.start()
     rig.until_complete()
-    folder = rig.postgres.folder
-    rig.postgres.stop("fast")
-    _copy(folder / "data", folder / "backup")
-    rig.postgres.start()
+    _back_up(rig.postgres)
     _insert(rig, 1000)
     rig.until_complete()
     agent.terminate()
     assert agent.wait(PATIENCE_SECONDS) == 0
-    rig.postgres.stop("fast")
-    shutil.rmtree(folder / "data")
-    (folder / "backup").rename(folder / "data")
-    rig.postgres.start()
+    _restore(rig.postgres)
     for low in range(5000, 6000, 100):
         _insert(rig, low)
     assert rig.start().wait(PATIENCE_SECONDS) == ContinuityBroken.exit_code
